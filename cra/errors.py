@@ -1,0 +1,405 @@
+"""Every error CRA raises.
+
+CRAError
+├── InvalidInput
+│   ├── InvalidJSON                 text that is not strict JSON
+│   ├── InvalidRequest              a CARP request that breaks the wire format
+│   │   ├── ClockSkew
+│   │   └── DuplicateRequest
+│   ├── NotCanonical                a value that has no canonical JSON form
+│   ├── InvalidTrace                bytes that are not a TRACE document
+│   └── ConfigInvalid
+├── AtlasError
+│   ├── AtlasInvalid                carries every problem found, with JSON pointers
+│   ├── AtlasNotFound
+│   └── AtlasConflict               already loaded, or still needed by another atlas
+├── SessionError
+│   ├── SessionNotFound
+│   ├── SessionEnded
+│   └── SessionExists
+├── ResolutionRequired
+├── ResolutionExpired
+├── ActionDenied
+│   ├── InvalidParameters
+│   └── LimitExceeded
+├── ApprovalRequired
+├── ApprovalError
+│   ├── ApprovalNotFound
+│   └── ApprovalConflict            used, expired, rejected, or bound to something else
+├── ActionFailed
+│   └── ActionTimeout
+├── ExecutorMissing
+├── IdempotencyConflict
+├── StorageError
+│   ├── StaleHead
+│   ├── StorageFull
+│   └── StorageCorrupt
+└── MissingExtra
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+__all__ = [
+    "ActionDenied",
+    "ActionFailed",
+    "ActionTimeout",
+    "ApprovalConflict",
+    "ApprovalError",
+    "ApprovalNotFound",
+    "ApprovalRequired",
+    "AtlasConflict",
+    "AtlasError",
+    "AtlasInvalid",
+    "AtlasNotFound",
+    "CRAError",
+    "ClockSkew",
+    "ConfigInvalid",
+    "DuplicateRequest",
+    "ExecutorMissing",
+    "IdempotencyConflict",
+    "InvalidInput",
+    "InvalidJSON",
+    "InvalidParameters",
+    "InvalidRequest",
+    "InvalidTrace",
+    "LimitExceeded",
+    "MissingExtra",
+    "NotCanonical",
+    "Problem",
+    "ResolutionExpired",
+    "ResolutionRequired",
+    "SessionEnded",
+    "SessionError",
+    "SessionExists",
+    "SessionNotFound",
+    "StaleHead",
+    "StorageCorrupt",
+    "StorageError",
+    "StorageFull",
+]
+
+
+class CRAError(Exception):
+    """The root: a stable `code`, an HTTP `status` and an optional `hint` that says what to do."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details: dict[str, Any] = dict(details or {})
+
+
+class InvalidInput(CRAError):
+    """Input that breaks a documented rule; `pointer` is the RFC 6901 JSON pointer of the place, if known."""
+
+    code = "invalid_input"
+    status = 400
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pointer: str | None = None,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.pointer = pointer
+
+
+class InvalidJSON(InvalidInput):
+    """Text that is not strict JSON: syntax, duplicate keys, NaN, lone surrogates, or a bound exceeded."""
+
+    code = "invalid_json"
+
+
+class InvalidRequest(InvalidInput):
+    """A CARP request that breaks the wire format."""
+
+    code = "invalid_request"
+
+
+class ClockSkew(InvalidRequest):
+    """A request timestamp too far from the runtime's clock."""
+
+    code = "clock_skew"
+
+
+class DuplicateRequest(InvalidRequest):
+    """A request_id that this session has already used."""
+
+    code = "duplicate_request"
+    status = 409
+
+
+class NotCanonical(InvalidInput):
+    """A value that RFC 8785 gives no canonical form: NaN, infinities, lone surrogates, non-string keys."""
+
+    code = "not_canonical"
+
+
+class InvalidTrace(InvalidInput):
+    """Bytes that are not a TRACE/1.0 document; `details` has the event index and the reason."""
+
+    code = "invalid_trace"
+    status = 422
+
+
+class ConfigInvalid(InvalidInput):
+    """A setting outside its documented range."""
+
+    code = "config_invalid"
+
+
+class Problem:
+    """One thing wrong with an atlas: where (`file` and JSON `pointer`), a stable `code`, and words."""
+
+    __slots__ = ("code", "file", "message", "pointer")
+
+    def __init__(self, code: str, message: str, *, pointer: str = "", file: str = "atlas.json") -> None:
+        self.code = code
+        self.message = message
+        self.pointer = pointer
+        self.file = file
+
+    def __repr__(self) -> str:
+        return f"{self.file}#{self.pointer}: {self.message} [{self.code}]"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.code, self.file, self.pointer, self.message))
+
+    def as_dict(self) -> dict[str, str]:
+        return {"file": self.file, "pointer": self.pointer, "code": self.code, "message": self.message}
+
+
+class AtlasError(CRAError):
+    """Something about an atlas."""
+
+    code = "atlas_error"
+    status = 422
+
+
+class AtlasInvalid(AtlasError):
+    """An atlas with problems; nothing of it was loaded. `problems` holds all of them."""
+
+    code = "atlas_invalid"
+
+    def __init__(self, message: str, *, problems: Sequence[Problem] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint, details={"problems": [p.as_dict() for p in problems]})
+        self.problems = tuple(problems)
+
+
+class AtlasNotFound(AtlasError):
+    """No atlas of that id is loaded, or no atlas is at that path."""
+
+    code = "atlas_not_found"
+    status = 404
+
+
+class AtlasConflict(AtlasError):
+    """The atlas is loaded already, or another loaded atlas depends on it."""
+
+    code = "atlas_conflict"
+    status = 409
+
+
+class SessionError(CRAError):
+    """Something about a session."""
+
+    code = "session_error"
+    status = 409
+
+
+class SessionNotFound(SessionError):
+    """No session of that id."""
+
+    code = "session_not_found"
+    status = 404
+
+
+class SessionEnded(SessionError):
+    """The session has ended; it takes no more events."""
+
+    code = "session_ended"
+
+
+class SessionExists(SessionError):
+    """A session of that id exists already."""
+
+    code = "session_exists"
+
+
+class ResolutionRequired(CRAError):
+    """Execute was called without an unexpired resolution that allows the action."""
+
+    code = "resolution_required"
+    status = 409
+
+
+class ResolutionExpired(CRAError):
+    """The named resolution is past its time to live."""
+
+    code = "resolution_expired"
+    status = 409
+
+
+class ActionDenied(CRAError):
+    """Policy denied the action; `policy_id` names the deciding policy, or is None when none did."""
+
+    code = "action_denied"
+    status = 403
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        action_id: str,
+        policy_id: str | None = None,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.action_id = action_id
+        self.policy_id = policy_id
+
+
+class InvalidParameters(ActionDenied):
+    """The parameters break the action's schema; `pointer` is the place in the parameters."""
+
+    code = "invalid_parameters"
+    status = 422
+
+    def __init__(self, message: str, *, action_id: str, pointer: str = "", hint: str | None = None) -> None:
+        super().__init__(message, action_id=action_id, hint=hint, details={"pointer": pointer})
+        self.pointer = pointer
+
+
+class LimitExceeded(ActionDenied):
+    """A rate limit or budget is used up; `retry_after_s` is None when waiting does not help."""
+
+    code = "limit_exceeded"
+    status = 429
+
+    def __init__(
+        self, message: str, *, action_id: str, policy_id: str, retry_after_s: int | None, hint: str | None = None
+    ) -> None:
+        super().__init__(
+            message, action_id=action_id, policy_id=policy_id, hint=hint, details={"retry_after_seconds": retry_after_s}
+        )
+        self.retry_after_s = retry_after_s
+
+
+class ApprovalRequired(CRAError):
+    """The action waits for a person; call again with `approval_id` once it is granted."""
+
+    code = "approval_required"
+    status = 403
+
+    def __init__(
+        self, message: str, *, action_id: str, approval_id: str, policy_id: str | None, expires_at: str
+    ) -> None:
+        super().__init__(
+            message,
+            hint="ask an approver to grant it, then call execute again with this approval_id",
+            details={"approval_id": approval_id, "expires_at": expires_at},
+        )
+        self.action_id = action_id
+        self.approval_id = approval_id
+        self.policy_id = policy_id
+        self.expires_at = expires_at
+
+
+class ApprovalError(CRAError):
+    """Something about an approval."""
+
+    code = "approval_error"
+    status = 409
+
+
+class ApprovalNotFound(ApprovalError):
+    """No approval of that id."""
+
+    code = "approval_not_found"
+    status = 404
+
+
+class ApprovalConflict(ApprovalError):
+    """The approval is used, expired or rejected, or was given for something else."""
+
+    code = "approval_conflict"
+
+
+class ActionFailed(CRAError):
+    """The executor was started and did not succeed; the failure is recorded."""
+
+    code = "action_failed"
+    status = 502
+
+    def __init__(self, message: str, *, action_id: str, execution_id: str, error_code: str = "executor_error") -> None:
+        super().__init__(message, details={"execution_id": execution_id, "error_code": error_code})
+        self.action_id = action_id
+        self.execution_id = execution_id
+        self.error_code = error_code
+
+
+class ActionTimeout(ActionFailed):
+    """The executor did not answer in time; whether its work happened is unknown."""
+
+    code = "action_timeout"
+    status = 504
+
+
+class ExecutorMissing(CRAError):
+    """The action is allowed, but no executor is registered for it."""
+
+    code = "executor_missing"
+    status = 501
+
+
+class IdempotencyConflict(CRAError):
+    """The idempotency key was used for a different call, or its first call has no outcome yet."""
+
+    code = "idempotency_conflict"
+    status = 409
+
+
+class StorageError(CRAError):
+    """The record could not be written or read; nothing was allowed."""
+
+    code = "storage_error"
+    status = 503
+
+
+class StaleHead(StorageError):
+    """Another writer has extended the chain; reload and decide again."""
+
+    code = "stale_head"
+    status = 409
+
+
+class StorageFull(StorageError):
+    """A configured bound of the store is reached; nothing was dropped, nothing was added."""
+
+    code = "storage_full"
+    status = 507
+
+
+class StorageCorrupt(StorageError):
+    """What the store returned is not what was written."""
+
+    code = "storage_corrupt"
+    status = 500
+
+
+class MissingExtra(CRAError):
+    """An optional package is not installed; the hint names the extra."""
+
+    code = "missing_extra"
+    status = 501

@@ -1,0 +1,62 @@
+"""Wire bytes to structs, with errors that point at the place."""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from cra.errors import InvalidRequest
+from cra.protocol.carp import Operation, Request
+from cra.protocol.jsontext import decode
+
+T = TypeVar("T")
+
+MAX_REQUEST_BYTES = 1 << 20
+MAX_REQUEST_DEPTH = 64
+
+_AT = re.compile(r" - at `(?:key in )?(.*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+
+def split_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return the words and the JSON pointer of a msgspec error, whose text ends in `at $.path[0]`."""
+    text = str(error)
+    match = _AT.search(text)
+    if match is None:
+        return text, ""
+    steps = _STEP.findall(match[1])
+    pointer = "".join("/" + (name or index).replace("~", "~0").replace("/", "~1") for name, index in steps)
+    return text[: match.start()], pointer
+
+
+def to_struct(value: Any, kind: type[T], *, what: str) -> T:
+    """Convert decoded JSON to a struct, or raise `InvalidRequest` naming the place."""
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        words, pointer = split_validation_error(error)
+        raise InvalidRequest(
+            f"{what}{pointer and f' at `{pointer}`'}: {words[:1].lower()}{words[1:]}",
+            pointer=pointer,
+            hint="see CARP in specs/PROTOCOL.md and specs/schemas/carp-request.json",
+        ) from None
+
+
+def decode_request(data: bytes | str) -> Request:
+    """Decode one CARP request, strictly: no duplicate keys, no unknown fields, at most 1 MiB, 64 levels."""
+    value = decode(data, max_bytes=MAX_REQUEST_BYTES, max_depth=MAX_REQUEST_DEPTH)
+    request = to_struct(value, Request, what="request")
+    check_request(request)
+    return request
+
+
+def check_request(request: Request) -> None:
+    """Raise `InvalidRequest` when `execution` and `operation` do not fit together."""
+    given = isinstance(request.execution, msgspec.Struct)
+    wanted = request.operation is not Operation.RESOLVE
+    if given != wanted:
+        found, expected = ("present", "absent") if given else ("absent", "present")
+        raise InvalidRequest(
+            f"request: `execution` is {found}, expected {expected} for operation `{request.operation}`",
+            pointer="/execution" if given else "",
+        )
