@@ -5,17 +5,22 @@ Environment:
     CRA_ONLY     comma-separated module names, to rebuild just those while working on them
 """
 
+import copy
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 FLAVOUR = os.environ.get("CRA_FLAVOUR", "release")
 ONLY = {name for name in os.environ.get("CRA_ONLY", "").split(",") if name}
 CORE = Path("cra/_core")
-MSVC = sys.platform == "win32"
+WINDOWS = sys.platform == "win32"
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 FLAGS: dict[str, tuple[list[str], list[str]]] = {
     "release": (["-O3", "-g0", "-fvisibility=hidden"], ["-s"] if sys.platform == "linux" else []),
@@ -26,29 +31,68 @@ FLAGS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "trace": (["-O1", "-g0"], []),
 }
+if FLAVOUR not in FLAGS:
+    sys.exit(f"CRA_FLAVOUR is `{FLAVOUR}`, expected one of {', '.join(FLAGS)}")
 compile_args, link_args = FLAGS[FLAVOUR]
-if MSVC:
+if WINDOWS:
     compile_args, link_args = (["/O2"] if FLAVOUR == "release" else ["/Od"]), []
 else:
     compile_args = ["-std=c11", "-Werror=implicit-function-declaration", *compile_args]
 
-# CYTHON_USE_SYS_MONITORING=0: without it a traced build reports no lines at all on CPython 3.13, silently.
-macros: list[tuple[str, str | None]] = (
-    [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
-    if FLAVOUR == "trace"
-    else []
-)
-macros.append(("CRA_FLAVOUR", f'"{FLAVOUR}"'))
+macros: list[tuple[str, str | None]] = [("CRA_FLAVOUR", f'"{FLAVOUR}"')]
+if FLAVOUR == "trace":
+    # NOTE: without CYTHON_USE_SYS_MONITORING=0 a traced build reports no lines at all on CPython 3.13, silently.
+    macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
 # The C files a module needs beside its own; plain C without Python.h, so other runtimes can share them.
 LEAVES = {"sha256": ["sha256.c"], "chain": ["sha256.c"], "assemble": ["sha256.c"], "glob": ["glob.c"], "policy": ["glob.c"]}
+
+# What the installed commands read and the repository keeps at its top: folder here, folder in the wheel.
+DATA = {
+    "specs/schemas": "cra/_data/schemas",
+    "specs/conformance": "cra/_data/conformance",
+    "examples/atlases": "cra/_data/atlases",
+}
+
+
+class BuildExt(build_ext):
+    """Compile modules side by side, and each flavour in folders of its own."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or CPUS
+        if FLAVOUR != "release":
+            # NOTE: setuptools sees no difference when only flags change and would copy the old binary back.
+            self.build_lib = f"{self.build_lib}-{FLAVOUR}"
+            self.build_temp = f"{self.build_temp}-{FLAVOUR}"
+
+    def build_extension(self, ext: Extension) -> None:
+        # Two modules may share a C file; one object folder each keeps parallel compilers off each other's output.
+        own = copy.copy(self)
+        own.build_temp = str(Path(self.build_temp, ext.name))
+        super(BuildExt, own).build_extension(ext)
+
+
+class BuildPy(build_py):
+    """Put the schemas, the conformance suite and the example atlases into the wheel."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for here, there in DATA.items():
+            if Path(here).is_dir():
+                target = Path(self.build_lib, there)
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(here, target, ignore=shutil.ignore_patterns("__pycache__", "*.py[cod]"))
+
 
 extensions = [
     Extension(
         f"cra._core.{path.stem}",
         [str(path), *(str(CORE / leaf) for leaf in LEAVES.get(path.stem, []))],
         include_dirs=[str(CORE)],
-        depends=[str(header) for header in sorted(CORE.glob("*.h"))],
+        depends=["setup.py", *(str(header) for header in sorted(CORE.glob("*.h")))],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -57,25 +101,28 @@ extensions = [
     if not ONLY or path.stem in ONLY
 ]
 
-setup(
-    ext_modules=cythonize(
-        extensions,
-        # Coverage reads the line table from the C file beside the .pyx, so a traced build keeps it there.
-        build_dir=None if FLAVOUR == "trace" else f"build/cython-{FLAVOUR}",
-        annotate=FLAVOUR == "debug",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": FLAVOUR in ("debug", "sanitize"),
-            "wraparound": False,
-            "initializedcheck": False,
-            "cdivision": True,
-            "infer_types": True,
-            "binding": True,
-            "embedsignature": True,
-            "autotestdict": False,
-            "auto_pickle": False,
-            "freethreading_compatible": True,
-            "linetrace": FLAVOUR == "trace",
-        },
+if __name__ == "__main__":
+    setup(
+        cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
+        ext_modules=cythonize(
+            extensions,
+            nthreads=CPUS if sys.platform == "linux" else 0,
+            # Coverage reads the line table from the C file beside the .pyx, so a traced build keeps it there.
+            build_dir=None if FLAVOUR == "trace" else f"build/cython-{FLAVOUR}",
+            annotate=FLAVOUR == "debug",
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": FLAVOUR in ("debug", "sanitize"),
+                "wraparound": False,
+                "initializedcheck": False,
+                "cdivision": True,
+                "infer_types": True,
+                "binding": True,
+                "embedsignature": True,
+                "autotestdict": False,
+                "auto_pickle": False,
+                "freethreading_compatible": True,
+                "linetrace": FLAVOUR == "trace",
+            },
+        ),
     )
-)

@@ -1,0 +1,4 @@
+"""How this core was compiled."""
+
+build_flavour: str
+compiler: str
