@@ -45,7 +45,9 @@ if FLAVOUR == "trace":
     macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
 # The C files a module needs beside its own; plain C without Python.h, so other runtimes can share them.
-LEAVES = {"sha256": ["sha256.c"], "chain": ["sha256.c"], "assemble": ["sha256.c"], "glob": ["glob.c"], "policy": ["glob.c"]}
+# They have their own folder: `sha256.pyx` is translated to a `sha256.c` and would overwrite a leaf beside it.
+# The digest is linked once, into `sha256`; other modules cimport it from there, so that `force` holds for all.
+LEAVES = {"sha256": ["leaf/sha256.c"], "glob": ["leaf/glob.c"], "policy": ["leaf/glob.c"]}
 
 # What the installed commands read and the repository keeps at its top: folder here, folder in the wheel.
 DATA = {
@@ -91,8 +93,8 @@ extensions = [
     Extension(
         f"cra._core.{path.stem}",
         [str(path), *(str(CORE / leaf) for leaf in LEAVES.get(path.stem, []))],
-        include_dirs=[str(CORE)],
-        depends=["setup.py", *(str(header) for header in sorted(CORE.glob("*.h")))],
+        include_dirs=[str(CORE / "leaf")],
+        depends=["setup.py", *(str(header) for header in sorted(CORE.glob("leaf/*.h")))],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,

@@ -1,0 +1,59 @@
+"""The growing buffer and the canonical JSON writer, for modules that write straight into it."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+
+# One member of an object that is being written: the key's UTF-8 bytes and strong references to both halves.
+cdef struct Member:
+    uint64_t prefix
+    const char *key
+    Py_ssize_t size
+    PyObject *name
+    PyObject *value
+
+cdef extern from "Python.h":
+    ctypedef struct PyObject
+
+
+@cython.final
+cdef class Buffer:
+    cdef char *data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t capacity
+    cdef Member *members
+    cdef Py_ssize_t members_used
+    cdef Py_ssize_t members_capacity
+
+    cdef int grow(self, Py_ssize_t extra) except -1
+    cdef int grow_members(self, Py_ssize_t extra) except -1
+
+
+cdef inline int reserve(Buffer buf, Py_ssize_t extra) except -1:
+    """Make room for `extra` more bytes at `buf.data + buf.size`; pointers into the buffer become invalid."""
+    if extra > buf.capacity - buf.size:
+        buf.grow(extra)
+    return 0
+
+
+cdef inline int put(Buffer buf, const char *text, Py_ssize_t n) except -1:
+    """Append `n` raw bytes."""
+    reserve(buf, n)
+    memcpy(buf.data + buf.size, text, n)
+    buf.size += n
+    return 0
+
+
+cdef int write_value(Buffer buf, object value) except -1
+cdef int write_string(Buffer buf, str text) except -1
+cdef int write_integer(Buffer buf, int64_t value) except -1
+cdef int write_float(Buffer buf, double value) except -1
+
+# Writes at most 20 bytes at `out`, without the buffer's bounds; returns how many.
+cdef Py_ssize_t digits_into(uint64_t value, char *out) noexcept nogil
+
+# Orders two UTF-8 texts by their UTF-16 code units, as RFC 8785 sorts keys: negative, 0 or positive.
+cdef int compare_keys(const char *a, Py_ssize_t na, const char *b, Py_ssize_t nb) noexcept nogil
+
+# Writes the ES6 form of a finite number at `out`, at most 25 bytes; returns how many.
+cdef Py_ssize_t double_into(double value, char *out) except -1
