@@ -1,0 +1,264 @@
+"""Strict JSON text to Python builtins."""
+
+import math
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from json import JSONDecodeError
+from json.decoder import JSONDecoder
+from typing import Any, NoReturn
+
+from cra.errors import InvalidJSON
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_INTEGER_DIGITS", "decode"]
+
+MAX_BYTES = 16 << 20
+# The depth that canonical JSON can write: what is read can be hashed.
+MAX_DEPTH = 128
+# What Python converts in both directions by default; conversion takes quadratic time, so there must be some bound.
+MAX_INTEGER_DIGITS = 4300
+
+_SPACE = re.compile(r"[ \t\n\r]*+")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_STEP = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+
+
+def decode(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+    """Return the value of one strict JSON text (RFC 8259), or raise `InvalidJSON` saying what is wrong and where.
+
+    Beyond the grammar it refuses what readers disagree about: a byte order mark, duplicate keys, NaN and Infinity,
+    numbers too large for a float, integers of more than 4300 digits, lone surrogates, anything after the value, more
+    than `max_depth` nested arrays and objects. `1` gives an int, `1.0` and `1e0` give a float. `max_bytes` counts
+    UTF-8. Time is linear in the size.
+    """
+    if type(data) is str:
+        text = data
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError as error:
+            raise _at(text, error.start, "lone surrogate") from None
+    else:
+        raw = data  # type: ignore[assignment]  # a str subclass is refused by `decode` below, as anything else is
+        if len(raw) <= max_bytes:
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError as error:
+                raise InvalidJSON(
+                    f"byte {error.start} is not UTF-8", hint="send JSON as UTF-8", details={"offset": error.start}
+                ) from None
+    if len(raw) > max_bytes:
+        raise InvalidJSON(f"JSON text is {len(raw)} bytes long, expected at most {max_bytes}")
+    # PERF: counting takes 0.1 us; only a text with that many brackets can be too deep.
+    if raw.count(b"[") + raw.count(b"{") > max_depth and _depth(raw) > max_depth:
+        raise InvalidJSON(f"JSON text nests more than {max_depth} arrays and objects")
+    # PERF: a text shorter than the bound cannot hold a longer integer, and is spared a call for each one.
+    scan = _scan if len(raw) <= MAX_INTEGER_DIGITS else _scan_bounding_integers
+    start = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches the empty string
+    try:
+        value, end = scan(text, start)
+    except StopIteration as error:
+        raise _expected_value(text, error.value) from None
+    except JSONDecodeError as error:
+        raise _syntax(error) from None
+    except _Refused:
+        _locate(text, start)
+    except RecursionError:
+        raise InvalidJSON("JSON text nests too deep for the room left on the stack") from None
+    if end != len(text):
+        end = _SPACE.match(text, end).end()  # type: ignore[union-attr]  # as above
+        if end != len(text):
+            raise _at(text, end, "more text after the value")
+    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
+        _refuse_surrogates(value)
+    return value
+
+
+class _Refused(Exception):
+    """Something in the text is refused; only the second, slower pass finds out where."""
+
+
+class _Members(list[tuple[str, Any]]):
+    """An object with its members as written, for the second pass."""
+
+
+class _Bad:
+    """A number in the second pass that is refused."""
+
+    __slots__ = ("words",)
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _Refused
+    return members
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value - value != 0.0:
+        raise _Refused
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_INTEGER_DIGITS and len(text.lstrip("-")) > MAX_INTEGER_DIGITS:
+        raise _Refused
+    return _to_int(text)
+
+
+def _to_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # the process lowered `sys.set_int_max_str_digits`
+        raise _Refused from None
+
+
+def _constant(text: str) -> NoReturn:
+    raise _Refused
+
+
+def _mark_float(text: str) -> float | _Bad:
+    value = float(text)
+    return value if math.isfinite(value) else _Bad("number is too large for a double")
+
+
+def _mark_integer(text: str) -> int | _Bad:
+    digits = len(text.lstrip("-"))
+    if digits > MAX_INTEGER_DIGITS:
+        return _Bad(f"integer has {digits} digits, expected at most {MAX_INTEGER_DIGITS}")
+    try:
+        return int(text)
+    except ValueError:
+        return _Bad(f"integer has {digits} digits, more than this process converts")
+
+
+def _mark_constant(text: str) -> _Bad:
+    return _Bad(f"`{text}` is not JSON")
+
+
+def _scanner(**hooks: Callable[..., Any]) -> Callable[[str, int], tuple[Any, int]]:
+    scan: Callable[[str, int], tuple[Any, int]] = JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]  # typeshed lacks it
+    return scan
+
+
+# PERF: without `parse_int` the scanner converts integers itself, 60 ns less for each.
+_scan = _scanner(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
+_scan_bounding_integers = _scanner(
+    object_pairs_hook=_object, parse_float=_float, parse_int=_integer, parse_constant=_constant
+)
+_scan_marking = _scanner(
+    object_pairs_hook=_Members, parse_float=_mark_float, parse_int=_mark_integer, parse_constant=_mark_constant
+)
+
+
+def _depth(raw: bytes) -> int:
+    """Return how deep the brackets outside strings nest; exact wherever a parser could get to."""
+    if b'"' in raw:
+        raw = _STRING.sub(b"", raw)
+    return max(accumulate(array("b", raw.translate(_STEP, _NOT_BRACKETS))), default=0)
+
+
+def _locate(text: str, start: int) -> NoReturn:
+    """Parse again, keeping what was refused, and raise for the first of it in the order of the text."""
+    try:
+        value, _ = _scan_marking(text, start)
+    except StopIteration as error:
+        raise _expected_value(text, error.value) from None
+    except JSONDecodeError as error:
+        raise _syntax(error) from None
+    for pointer, item in _walk(value):
+        if type(item) is _Bad:
+            raise InvalidJSON(f"{item.words}{_where(pointer)}", pointer=pointer)
+        if type(item) is _Members:
+            seen = set()
+            for key, _ in item:
+                if key in seen:
+                    place = f"{pointer}/{_escape(key)}"
+                    raise InvalidJSON(f"key {_quote(key)} appears twice{_where(pointer)}", pointer=place)
+                seen.add(key)
+    raise AssertionError("the second pass accepts what the first refused")
+
+
+def _refuse_surrogates(value: Any) -> None:
+    for pointer, item in _walk(value):
+        texts = (item,) if type(item) is str else item if type(item) is dict else ()
+        for text in texts:
+            if not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    what = "string has" if type(item) is str else "key has"
+                    raise InvalidJSON(f"{what} a lone surrogate{_where(pointer)}", pointer=pointer) from None
+
+
+def _walk(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield everything but plain numbers and constants with its JSON pointer, in the order of the text."""
+    stack: list[Iterator[tuple[Any, Any]]] = [iter((("", value),))]
+    path: list[str] = []
+    plain = (int, float, bool, type(None))
+    while stack:
+        for key, item in stack[-1]:
+            kind = type(item)
+            if kind in plain:
+                continue
+            step = f"/{_escape(key)}" if type(key) is str else f"/{key}"
+            pointer = "".join(path) + step if path else ""
+            yield pointer, item
+            if kind is list:
+                stack.append(enumerate(item))
+            elif kind is dict:
+                stack.append(iter(item.items()))
+            elif kind is _Members:
+                stack.append(iter(item))
+            else:
+                continue
+            path.append(step if path else "")
+            break
+        else:
+            stack.pop()
+            if path:
+                path.pop()
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _quote(text: str) -> str:
+    """Return user input for a message: in backticks, on one line, at most 80 characters, always encodable."""
+    shown = text if len(text) <= 80 else text[:77] + "..."
+    return "`" + "".join(c if c.isprintable() and c != "`" else f"\\u{ord(c):04x}" for c in shown) + "`"
+
+
+def _where(pointer: str) -> str:
+    return f" at {_quote(pointer)}" if pointer else ""
+
+
+def _syntax(error: JSONDecodeError) -> InvalidJSON:
+    words = error.msg[:1].lower() + error.msg[1:]
+    words = words.removesuffix(" at").removesuffix(" starting").replace("expecting", "expected")
+    return _at(error.doc, error.pos, words)
+
+
+def _expected_value(text: str, index: int) -> InvalidJSON:
+    if index < len(text):
+        if text[index] == "\ufeff":
+            return _at(text, index, "byte order mark")
+        return _at(text, index, "expected a value")
+    return _at(text, len(text), "text ends where a value is expected") if text else InvalidJSON("JSON text is empty")
+
+
+def _at(text: str, index: int, words: str) -> InvalidJSON:
+    line = text.count("\n", 0, index) + 1
+    column = index - text.rfind("\n", 0, index)
+    offset = len(text[:index].encode("utf-8", "surrogatepass"))
+    return InvalidJSON(
+        f"{words} at line {line} column {column}", details={"line": line, "column": column, "offset": offset}
+    )
