@@ -114,7 +114,7 @@ cdef inline uint64_t _load(const char *p) noexcept nogil:
 
 cdef inline bint _clean(uint64_t word) noexcept nogil:
     """Whether none of eight bytes needs escaping: below 0x20, `"` or `\\`. The usual zero-byte tests, a byte a lane."""
-    cdef uint64_t ones = 0x0101010101010101
+    cdef uint64_t ones = 0x0101010101010101ULL
     cdef uint64_t quote = word ^ (ones * 0x22)
     cdef uint64_t slash = word ^ (ones * 0x5C)
     cdef uint64_t found = (

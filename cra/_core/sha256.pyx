@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 
 cdef extern from "sha256.h" nogil:
     enum:
@@ -13,11 +13,6 @@ cdef extern from "sha256.h" nogil:
     int cra_sha256_select(int wanted)
     int cra_sha256_selected()
     void cra_sha256(const uint8_t *data, size_t n, uint8_t *out)
-    void cra_sha256_start(uint32_t *h)
-    void cra_sha256_blocks(uint32_t *h, const uint8_t *data, size_t blocks)
-    void cra_sha256_blocks_pair(
-        uint32_t *h1, const uint8_t *data1, uint32_t *h2, const uint8_t *data2, size_t blocks
-    )
 
 cdef dict _NAMES = {"best": CRA_SHA256_BEST, "portable": CRA_SHA256_PORTABLE, "x86-sha": CRA_SHA256_X86,
                     "armv8": CRA_SHA256_ARMV8}
@@ -29,20 +24,6 @@ cra_sha256_select(CRA_SHA256_BEST)
 
 cdef void sha256_into(const uint8_t *data, size_t n, uint8_t *out) noexcept nogil:
     cra_sha256(data, n, out)
-
-
-cdef void sha256_start(uint32_t *h) noexcept nogil:
-    cra_sha256_start(h)
-
-
-cdef void sha256_blocks(uint32_t *h, const uint8_t *data, size_t blocks) noexcept nogil:
-    cra_sha256_blocks(h, data, blocks)
-
-
-cdef void sha256_blocks_pair(
-    uint32_t *h1, const uint8_t *data1, uint32_t *h2, const uint8_t *data2, size_t blocks
-) noexcept nogil:
-    cra_sha256_blocks_pair(h1, data1, h2, data2, blocks)
 
 
 cdef void hex_into(const uint8_t *data, size_t n, char *out) noexcept nogil:

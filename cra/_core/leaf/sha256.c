@@ -121,31 +121,6 @@ TARGET_SHA static void blocks_x86(uint32_t h[8], const uint8_t *p, size_t blocks
     X86_STORE(s0, s1, h);
 }
 
-TARGET_SHA static void blocks_pair_x86(uint32_t h1[8], const uint8_t *p, uint32_t h2[8], const uint8_t *q, size_t blocks)
-{
-    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-    __m128i s0, s1, m[4], t0, t1, n[4];
-    X86_LOAD(s0, s1, h1);
-    X86_LOAD(t0, t1, h2);
-    for (; blocks; blocks--, p += 64, q += 64) {
-        const __m128i old0 = s0, old1 = s1, old2 = t0, old3 = t1;
-        m[0] = X86_WORDS(p, 0), m[1] = X86_WORDS(p, 1), m[2] = X86_WORDS(p, 2), m[3] = X86_WORDS(p, 3);
-        n[0] = X86_WORDS(q, 0), n[1] = X86_WORDS(q, 1), n[2] = X86_WORDS(q, 2), n[3] = X86_WORDS(q, 3);
-#define TWO(i, a, b, d)                                                                  \
-    X86_STEP(i, s0, s1, m[a], if (i >= 3 && i < 15) X86_FINISH(m[a], m[b], m[d]),        \
-             if (i >= 1 && i < 13) X86_BEGIN(m[a], m[d]));                               \
-    X86_STEP(i, t0, t1, n[a], if (i >= 3 && i < 15) X86_FINISH(n[a], n[b], n[d]),        \
-             if (i >= 1 && i < 13) X86_BEGIN(n[a], n[d]));
-        X86_STEPS(TWO)
-        s0 = _mm_add_epi32(s0, old0);
-        s1 = _mm_add_epi32(s1, old1);
-        t0 = _mm_add_epi32(t0, old2);
-        t1 = _mm_add_epi32(t1, old3);
-    }
-    X86_STORE(s0, s1, h1);
-    X86_STORE(t0, t1, h2);
-}
-
 static int have_x86(void)
 {
     unsigned leaf1[4], leaf7[4];
@@ -222,7 +197,7 @@ int cra_sha256_selected(void)
     return selected ? selected : cra_sha256_select(CRA_SHA256_BEST);
 }
 
-void cra_sha256_start(uint32_t h[8])
+static void start(uint32_t h[8])
 {
     static const uint32_t first[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
@@ -230,7 +205,7 @@ void cra_sha256_start(uint32_t h[8])
         h[i] = first[i];
 }
 
-void cra_sha256_blocks(uint32_t h[8], const uint8_t *data, size_t blocks)
+static void fold(uint32_t h[8], const uint8_t *data, size_t blocks)
 {
     switch (cra_sha256_selected()) {
 #ifdef X86
@@ -248,18 +223,6 @@ void cra_sha256_blocks(uint32_t h[8], const uint8_t *data, size_t blocks)
     }
 }
 
-void cra_sha256_blocks_pair(uint32_t h1[8], const uint8_t *data1, uint32_t h2[8], const uint8_t *data2, size_t blocks)
-{
-#ifdef X86
-    if (cra_sha256_selected() == CRA_SHA256_X86) {
-        blocks_pair_x86(h1, data1, h2, data2, blocks);
-        return;
-    }
-#endif
-    cra_sha256_blocks(h1, data1, blocks);
-    cra_sha256_blocks(h2, data2, blocks);
-}
-
 /* Pad the last `n` < 64 bytes of a message of `length` bytes, fold them in and write the digest. */
 static void finish(uint32_t h[8], const uint8_t *rest, size_t n, uint64_t length, uint8_t out[32])
 {
@@ -272,7 +235,7 @@ static void finish(uint32_t h[8], const uint8_t *rest, size_t n, uint64_t length
         last[i] = 0;
     for (int shift = 56; shift >= 0; shift -= 8)
         last[i++] = (uint8_t)(length << 3 >> shift);
-    cra_sha256_blocks(h, last, size / 64);
+    fold(h, last, size / 64);
     for (i = 0; i < 32; i++)
         out[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
 }
@@ -280,14 +243,14 @@ static void finish(uint32_t h[8], const uint8_t *rest, size_t n, uint64_t length
 void cra_sha256(const uint8_t *data, size_t n, uint8_t out[32])
 {
     uint32_t h[8];
-    cra_sha256_start(h);
-    cra_sha256_blocks(h, data, n / 64);
+    start(h);
+    fold(h, data, n / 64);
     finish(h, data + (n & ~(size_t)63), n % 64, n, out);
 }
 
 void cra_sha256_init(cra_sha256_state *state)
 {
-    cra_sha256_start(state->h);
+    start(state->h);
     state->length = 0;
 }
 
@@ -300,9 +263,9 @@ void cra_sha256_update(cra_sha256_state *state, const uint8_t *data, size_t n)
             state->block[held++] = *data++;
         if (held < 64)
             return;
-        cra_sha256_blocks(state->h, state->block, 1);
+        fold(state->h, state->block, 1);
     }
-    cra_sha256_blocks(state->h, data, n / 64);
+    fold(state->h, data, n / 64);
     data += n & ~(size_t)63;
     for (size_t i = 0; i < n % 64; i++)
         state->block[i] = data[i];

@@ -28,12 +28,6 @@ void cra_sha256_init(cra_sha256_state *state);
 void cra_sha256_update(cra_sha256_state *state, const uint8_t *data, size_t n);
 void cra_sha256_final(cra_sha256_state *state, uint8_t out[32]);
 
-/* The bare sum for callers that own their padding: whole 64-byte blocks folded into `h`, one message or two at once.
-   Two independent messages cost little more than one where the SHA instructions have latency to hide. */
-void cra_sha256_start(uint32_t h[8]);
-void cra_sha256_blocks(uint32_t h[8], const uint8_t *data, size_t blocks);
-void cra_sha256_blocks_pair(uint32_t h1[8], const uint8_t *data1, uint32_t h2[8], const uint8_t *data2, size_t blocks);
-
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,54 @@
+"""The chain and its batches, for modules that write events straight into the buffer."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+
+from cra._core.canonical cimport Buffer
+
+
+@cython.final
+cdef class Chain:
+    cdef readonly str session_id
+    cdef readonly str trace_id
+    cdef readonly int64_t sequence
+    cdef readonly int64_t last_us
+    cdef char head_text[64]
+
+
+@cython.final
+cdef class EventBatch:
+    cdef Buffer buf  # the finished lines, then the event being written
+    cdef Buffer preimage  # what every preimage begins with, then the rest of the one being hashed
+    cdef bytes lines
+    cdef readonly int64_t now_us
+    cdef readonly int64_t first_sequence
+    cdef readonly int64_t count
+    cdef Py_ssize_t finished  # where the finished lines end in `buf`
+    cdef Py_ssize_t payload  # where the payload of the event being written begins; 0 when there is none
+    cdef Py_ssize_t preimage_head_size
+    cdef Py_ssize_t line_head_size
+    cdef uint64_t id_time
+    cdef uint64_t id_high
+    cdef uint64_t id_low
+    cdef uint64_t event_high
+    cdef uint64_t event_low
+    cdef char time_text[27]  # the timestamp of the batch
+    cdef char span_text[36]
+    cdef char first_text[64]
+    cdef char head_text[64]
+    cdef char line_head[320]
+
+    cdef int start(self, Chain chain, int64_t now_us, const unsigned char *entropy, str parent) except -1
+
+    # Write the next id of the batch, 36 characters, at `out`.
+    cdef void write_id(self, char *out) noexcept
+
+    # An event is begin_event, then its canonical payload (an object) appended to `buf`, then end_event. An event that was
+    # begun and not ended leaves no trace: the next begin_event, or abandon_event, takes it back.
+    cdef int begin_event(self, const char *event_type, Py_ssize_t n) except -1
+    cdef int end_event(self) except -1
+    cdef void abandon_event(self) noexcept
+
+
+# Write `us` microseconds since 1970, up to the year 9999, as 27 characters at `out`.
+cdef void timestamp_into(int64_t us, char *out) noexcept nogil
