@@ -1,0 +1,1 @@
+"""The noun: atlases as they are read, judged and packed."""

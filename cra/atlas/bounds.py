@@ -1,0 +1,28 @@
+"""The bounds inside which an atlas is read."""
+
+import msgspec
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """How large an atlas may be; reading stops at the first bound that is passed.
+
+    Of more than `max_problems` violations of the schema only the first are reported.
+    """
+
+    max_total_bytes: int = 32 << 20
+    max_file_bytes: int = 4 << 20
+    max_json_bytes: int = 4 << 20
+    max_archive_bytes: int = 16 << 20
+    max_files: int = 2_000
+    max_compression_ratio: int = 100
+    max_json_depth: int = 64
+    max_json_nodes: int = 250_000
+    max_actions: int = 2_000
+    max_policies: int = 5_000
+    max_capabilities: int = 1_000
+    max_context_packs: int = 1_000
+    max_problems: int = 500
+    allow_hard_links: bool = False
+
+
+DEFAULT_BOUNDS = Bounds()

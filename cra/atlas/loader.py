@@ -1,0 +1,163 @@
+"""Reading atlases: from a folder, an archive, a single JSON file, or memory."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cra._core.canonical import dumps
+from cra.atlas._archive import read_archive, write_archive
+from cra.atlas._folder import read_folder
+from cra.atlas._parts import named_files
+from cra.atlas._tree import KEPT, MANIFEST, ROOMS, Tree, tree_of
+from cra.atlas.bounds import DEFAULT_BOUNDS, Bounds
+from cra.atlas.package import Atlas, make_atlas
+from cra.atlas.validator import Verdict, judge
+from cra.errors import AtlasInvalid, AtlasNotFound, InvalidJSON, NotCanonical, Problem
+from cra.protocol.jsontext import decode
+
+__all__ = ["inspect", "inspect_json", "load", "load_json", "pack", "read_tree"]
+
+Source = str | os.PathLike[str]
+
+
+def load(path: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> Atlas:
+    """Read the atlas at `path`: a folder (or the `atlas.json` in it), a `.atlas` archive, or one JSON file.
+
+    Raises `AtlasNotFound`, or `AtlasInvalid` with every problem that was found; then nothing is loaded.
+    """
+    tree = read_tree(path, bounds=bounds)
+    return _atlas(tree, judge(tree, bounds))
+
+
+def load_json(
+    data: bytes | str | Mapping[str, Any],
+    files: Mapping[str, str | bytes] | None = None,
+    *,
+    source: str = "memory",
+    bounds: Bounds = DEFAULT_BOUNDS,
+) -> Atlas:
+    """Make an atlas of a manifest (JSON text or its value) and the files beside it, as they would lie in a folder."""
+    tree = _tree_of_json(data, files, source)
+    return _atlas(tree, judge(tree, bounds))
+
+
+def inspect(path: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> Verdict:
+    """Judge the atlas at `path` without loading it: its problems, its test cases' problems, and warnings."""
+    return judge(read_tree(path, bounds=bounds), bounds, thorough=True)
+
+
+def inspect_json(
+    data: bytes | str | Mapping[str, Any],
+    files: Mapping[str, str | bytes] | None = None,
+    *,
+    bounds: Bounds = DEFAULT_BOUNDS,
+) -> Verdict:
+    """Judge a manifest in memory, as `inspect` does a folder."""
+    return judge(_tree_of_json(data, files, "memory"), bounds, thorough=True)
+
+
+def pack(path: Source, out: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> str:
+    """Write the valid atlas at `path` to the archive `out` and return its digest.
+
+    The same files give the same archive, byte for byte. Packed are the manifest, the well-known rooms and files,
+    and what the packs name; `out` is replaced whole or not at all.
+    """
+    tree = read_tree(path, bounds=bounds)
+    atlas = _atlas(tree, judge(tree, bounds))
+    kept = {name: content for name, content in tree.files.items() if _is_kept(name) or name in atlas.files}
+    _replace(Path(out), write_archive(kept))
+    return atlas.digest
+
+
+def read_tree(path: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> Tree:
+    """Read the files of the atlas at `path`, as yet unjudged."""
+    name = os.fspath(path)
+    try:
+        status = os.stat(name)
+        if stat.S_ISREG(status.st_mode) and os.path.basename(name) == MANIFEST:
+            # A manifest brings the rules beside it; read alone it would lose them silently.
+            name = os.path.dirname(name) or "."
+            status = os.stat(name)
+        if stat.S_ISDIR(status.st_mode):
+            return read_folder(name, bounds, lambda tree: _named(tree, bounds))
+        if not stat.S_ISREG(status.st_mode):
+            raise AtlasNotFound(f"`{name}` is neither a folder nor a file")
+        return _read_file(name, bounds)
+    except FileNotFoundError:
+        raise AtlasNotFound(f"there is no atlas at `{name}`", hint="give a folder with an atlas.json") from None
+    except (OSError, ValueError) as error:
+        words = (getattr(error, "strerror", None) or str(error)).lower()
+        raise AtlasNotFound(f"the atlas at `{name!r}` cannot be read: {words}") from None
+
+
+def _read_file(name: str, bounds: Bounds) -> Tree:
+    with open(name, "rb") as file:
+        data = file.read(bounds.max_archive_bytes + 1)
+    tree = Tree(name)
+    if len(data) > bounds.max_archive_bytes:
+        tree.refuse("too_large", f"the file has more than {bounds.max_archive_bytes} bytes", file=MANIFEST)
+    elif data[:2] == b"PK" or name.endswith(".atlas"):
+        return read_archive(data, name, bounds)
+    else:
+        tree.files[MANIFEST] = data
+    return tree
+
+
+def _named(tree: Tree, bounds: Bounds) -> Iterator[str]:
+    with suppress(InvalidJSON):
+        data = tree.files.get(MANIFEST, b"")
+        yield from named_files(decode(data, max_bytes=bounds.max_json_bytes, max_depth=bounds.max_json_depth))
+
+
+def _tree_of_json(
+    data: bytes | str | Mapping[str, Any], files: Mapping[str, str | bytes] | None, source: str
+) -> Tree:
+    tree = tree_of(files or {}, source)
+    if not isinstance(data, bytes | str):
+        try:
+            # The text, not the caller's objects: what is loaded cannot change afterwards.
+            data = dumps(dict(data))
+        except NotCanonical as error:
+            tree.refuse("invalid_json", error.message, file=MANIFEST, pointer=error.pointer or "")
+            return tree
+    tree.files[MANIFEST] = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    return tree
+
+
+def _atlas(tree: Tree, verdict: Verdict) -> Atlas:
+    if verdict.manifest is None or verdict.problems:
+        raise _invalid(tree.source, verdict.problems)
+    return make_atlas(verdict.manifest, tree.files, tree.source)
+
+
+def _invalid(source: str, problems: list[Problem]) -> AtlasInvalid:
+    first = problems[0]
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return AtlasInvalid(
+        f"atlas `{source}` is not valid: {first.file}{first.pointer and '#' + first.pointer}: {first.message}{more}",
+        problems=problems,
+        hint="every problem, with its place, is in `problems`; see docs/atlases.md",
+    )
+
+
+def _is_kept(path: str) -> bool:
+    return path == MANIFEST or path in KEPT or path.partition("/")[0] in ROOMS
+
+
+def _replace(out: Path, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, out)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
