@@ -1,4 +1,4 @@
-"""Fail when a .pyx is missing from a coverage report: one that is missing was never run, and 100 % of the rest hides it."""
+"""Fail when a .pyx is missing from a coverage report: no test ran it, and 100 % of the others would hide that."""
 
 import json
 import sys
