@@ -4,6 +4,9 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
+cdef enum:
+    MAX_DEPTH = 128
+
 # One member of an object that is being written: the key's UTF-8 bytes and strong references to both halves.
 cdef struct Member:
     uint64_t prefix
@@ -42,6 +45,20 @@ cdef inline int put(Buffer buf, const char *text, Py_ssize_t n) except -1:
     memcpy(buf.data + buf.size, text, n)
     buf.size += n
     return 0
+
+
+cdef inline uint64_t load_word(const char *p) noexcept nogil:
+    cdef uint64_t word
+    memcpy(&word, p, 8)
+    return word
+
+
+cdef inline bint plain_ascii(uint64_t word) noexcept nogil:
+    """Whether eight bytes are ASCII of which none needs escaping: no control, no `"`, no `\\`, a byte a lane."""
+    cdef uint64_t ones = 0x0101010101010101ULL
+    cdef uint64_t quote = word ^ (ones * 0x22)
+    cdef uint64_t slash = word ^ (ones * 0x5C)
+    return not ((word | (word - ones * 0x20) | (quote - ones) | (slash - ones)) & (ones * 0x80))
 
 
 cdef int write_value(Buffer buf, object value) except -1

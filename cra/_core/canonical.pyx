@@ -28,7 +28,6 @@ cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
 cdef enum:
-    MAX_DEPTH = 128
     FIRST_CAPACITY = 1024
     FIRST_MEMBERS = 32
 
@@ -106,12 +105,6 @@ cdef int _refuse(const Place *place, str message, str hint) except -1:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-cdef inline uint64_t _load(const char *p) noexcept nogil:
-    cdef uint64_t word
-    memcpy(&word, p, 8)
-    return word
-
-
 cdef inline bint _clean(uint64_t word) noexcept nogil:
     """Whether none of eight bytes needs escaping: below 0x20, `"` or `\\`. The usual zero-byte tests, a byte a lane."""
     cdef uint64_t ones = 0x0101010101010101ULL
@@ -127,7 +120,7 @@ cdef inline Py_ssize_t _clean_run(const char *text, Py_ssize_t start, Py_ssize_t
     """Return where the first byte that needs escaping stands, from `start` on, or `n`."""
     cdef Py_ssize_t i = start
     cdef uint8_t c
-    while n - i >= 8 and _clean(_load(text + i)):
+    while n - i >= 8 and _clean(load_word(text + i)):
         i += 8
     while i < n:
         c = <uint8_t> text[i]
@@ -326,7 +319,7 @@ cdef int compare_keys(const char *a, Py_ssize_t na, const char *b, Py_ssize_t nb
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t n = na if na < nb else nb
     cdef int x, y
-    while n - i >= 8 and _load(a + i) == _load(b + i):
+    while n - i >= 8 and load_word(a + i) == load_word(b + i):
         i += 8
     while i < n:
         x = <uint8_t> a[i]
