@@ -85,7 +85,8 @@ def _directory(data: bytes, tree: Tree, bounds: Bounds) -> list[_Entry]:
     if at != start + size:
         raise _Bad("the directory of the archive has bytes after its last entry")
     if total > bounds.max_total_bytes:
-        tree.refuse("too_large", f"the files have {total} bytes, expected at most {bounds.max_total_bytes}", file=MANIFEST)
+        words = f"the files have {total} bytes together, expected at most {bounds.max_total_bytes}"
+        tree.refuse("too_large", words, file=MANIFEST)
     for second, first in collisions(entry.path.rstrip("/") for entry in entries):
         words = "appears twice" if second == first else f"and `{shown(first)}` are one file on some systems"
         tree.refuse("duplicate_id", f"`{shown(second)}` {words}", file=second)
@@ -93,9 +94,9 @@ def _directory(data: bytes, tree: Tree, bounds: Bounds) -> list[_Entry]:
 
 
 def _entry(data: bytes, at: int, end: int, index: int) -> tuple[_Entry, int, tuple[int, int]]:
-    (signature, made_by, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, _, _, attributes, offset) = (
-        _CENTRAL.unpack_from(data, at)
-    )
+    header = _CENTRAL.unpack_from(data, at)
+    signature, made_by, _, flags, method, _, _, crc, packed, size = header[:10]
+    n_name, n_extra, n_comment, _, _, attributes, offset = header[10:]
     begin = at + _CENTRAL.size
     after = begin + n_name + n_extra + n_comment
     if signature != b"PK\1\2" or after > end:

@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from cra.atlas._paths import collisions, path_fault
 from cra.atlas._tree import KEPT, MANIFEST, ROOMS, Tree, shown
@@ -101,7 +101,7 @@ class _Reader:
             if isinstance(place, int):
                 inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
             else:
-                inner = os.path.join(place, name)
+                inner = str(Path(place, name))
         except OSError as error:
             self.tree.refuse("unreadable", f"`{shown(path)}` cannot be opened: {_words(error)}", file=path)
             return
@@ -119,8 +119,8 @@ class _Reader:
             if isinstance(place, int):
                 descriptor = os.open(name, _FLAGS, dir_fd=place)
             else:
-                descriptor = os.open(os.path.join(place, name), _FLAGS)
-            with open(descriptor, "rb", buffering=0) as file:
+                descriptor = os.open(str(Path(place, name)), _FLAGS)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode) or not os.path.samestat(status, seen):
                     self.tree.refuse("link", f"`{shown(path)}` changed while it was read", file=path)

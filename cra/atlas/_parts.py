@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cra.atlas._paths import path_fault
 from cra.atlas._tree import MANIFEST, Tree, shown
 from cra.atlas.bounds import Bounds
 from cra.errors import InvalidJSON, Problem
@@ -77,7 +76,7 @@ def take_apart(tree: Tree, bounds: Bounds) -> Parts:
     """
     parts = Parts()
     if MANIFEST not in tree.files:
-        if MANIFEST not in tree.broken:
+        if not any(problem.file == MANIFEST for problem in tree.problems):
             inside = next((path for path in sorted(tree.files) if path.endswith("/" + MANIFEST)), None)
             words = f"expected at the top, found `{shown(inside)}`" if inside else "there is none"
             parts.problems.append(Problem("missing_file", f"`{MANIFEST}` is missing: {words}"))
@@ -88,20 +87,21 @@ def take_apart(tree: Tree, bounds: Bounds) -> Parts:
     if not isinstance(value, dict):
         parts.problems.append(Problem("schema", f"the manifest is {json_type(value)}, expected an object"))
         return parts
-    parts.head = {name: item for name, item in value.items() if name not in SECTIONS or not isinstance(item, list)}
+    head = {name: item for name, item in value.items() if name not in SECTIONS or not isinstance(item, list)}
     for section in SECTIONS:
         items = value.get(section)
         if isinstance(items, list):
             pieces = [Piece(MANIFEST, f"/{section}/{index}", item) for index, item in enumerate(items)]
             parts.pieces[section] += pieces
+    parts.head = head
     for path in sorted(tree.files):
-        folder, _, name = path.partition("/")
-        if folder in (*_FOLDERS, "adapters"):
-            _add_file(tree, path, folder, name, bounds, parts)
+        if path.partition("/")[0] in (*_FOLDERS, "adapters"):
+            _add_file(tree, path, bounds, parts, head)
     return parts
 
 
-def _add_file(tree: Tree, path: str, folder: str, name: str, bounds: Bounds, parts: Parts) -> None:
+def _add_file(tree: Tree, path: str, bounds: Bounds, parts: Parts, head: dict[str, Any]) -> None:
+    folder, _, name = path.partition("/")
     if "/" in name or not name.endswith(_SUFFIXES):
         # INVARIANT: no rule is overlooked because its file has an unusual name or place.
         words = f"`{shown(path)}` is not read, expected `{folder}/<name>.json`"
@@ -112,7 +112,7 @@ def _add_file(tree: Tree, path: str, folder: str, name: str, bounds: Bounds, par
         if len(parts.problems) > before:
             return
         if folder == "adapters":
-            _add_adapter(path, name.removesuffix(".json"), value, parts)
+            _add_adapter(path, name.removesuffix(".json"), value, parts, head)
         else:
             parts.pieces[folder] += _pieces(path, folder, value, parts)
 
@@ -144,22 +144,16 @@ def _pieces(path: str, section: str, value: Any, parts: Parts) -> list[Piece]:
     return [Piece(path, f"{pointer}/{index}", item) for index, item in enumerate(items)]
 
 
-def _add_adapter(path: str, name: str, value: Any, parts: Parts) -> None:
-    assert parts.head is not None
-    adapters = parts.head.get("adapters", {})
+def _add_adapter(path: str, name: str, value: Any, parts: Parts, head: dict[str, Any]) -> None:
+    adapters = head.get("adapters", {})
     if isinstance(adapters, dict):
         if name in adapters:
             words = f"adapter `{shown(name)}` is defined in `{MANIFEST}` too"
             parts.problems.append(Problem("duplicate_id", words, file=shown(path)))
-        parts.head["adapters"] = {**adapters, name: value}
+        head["adapters"] = {**adapters, name: value}
 
 
 def json_type(value: Any) -> str:
     """Return what JSON calls a value, with its article."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def usable_name(path: str) -> bool:
-    """Say whether a path that a pack names can be looked up at all."""
-    return path_fault(path) is None

@@ -13,9 +13,10 @@ from cra.atlas._parts import Parts, Piece, count_nodes, escape, json_type
 from cra.atlas._tree import MANIFEST, shown
 from cra.atlas.bounds import Bounds
 from cra.errors import Problem
-from cra.protocol import atlas, schema
-from cra.protocol.atlas import Action, Capability, ContextPack, Manifest, Policy, PolicyType
+from cra.protocol import atlas
+from cra.protocol.atlas import SEMVER_PATTERN, Action, Capability, ContextPack, Manifest, Policy, PolicyType
 from cra.protocol.codec import split_validation_error
+from cra.protocol.schema import schemas
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -49,9 +50,10 @@ class Shape(msgspec.Struct):
     policies: list[tuple[Piece, Policy]]
     problems: list[Problem]
 
-    def manifest(self) -> Manifest:
-        """Return the effective manifest; every piece must have the right shape."""
-        assert self.head is not None
+    def manifest(self) -> Manifest | None:
+        """Return the effective manifest, of all that has the right shape."""
+        if self.head is None:
+            return None
         return msgspec.structs.replace(
             self.head,
             actions=tuple(action for _, action in self.actions),
@@ -121,14 +123,13 @@ class _Work:
             words, pointer = split_validation_error(error)
             found = [(inner + pointer, words[:1].lower() + words[1:])]
         self.problems_left -= len(found)
-        self.problems += [
-            Problem("schema", words, file=shown(piece.file), pointer=piece.pointer + pointer) for pointer, words in found
-        ]
+        file = shown(piece.file)
+        self.problems += [Problem("schema", words, file=file, pointer=piece.pointer + inner) for inner, words in found]
 
 
 @cache
 def _validator(definition: str) -> Validator:
-    document = schema.schemas()["atlas-manifest"]
+    document = schemas()["atlas-manifest"]
     if definition:
         document = {"$schema": document["$schema"], "$ref": f"#/$defs/{definition}", "$defs": document["$defs"]}
     return jsonschema.Draft202012Validator(document)
@@ -144,12 +145,14 @@ def _violations(value: Any, definition: str) -> Iterator[tuple[str, str]]:
 
 def _words(error: jsonschema.ValidationError) -> Iterator[tuple[str, str]]:
     """Yield what an error says, each with the step below its place that it is about."""
-    rule, value = error.validator_value, error.instance
+    rule: Any = error.validator_value
+    value: Any = error.instance
+    schema: Any = error.schema
     match error.validator:
         case "required":
             yield from (("", f"`{name}` is missing") for name in rule if name not in value)
         case "additionalProperties":
-            known = error.schema["properties"]
+            known = schema["properties"]
             for name in value:
                 if name not in known:
                     yield name, f"`{shown(name)}` is unknown, expected {_listed(sorted(known))}"
@@ -160,10 +163,9 @@ def _words(error: jsonschema.ValidationError) -> Iterator[tuple[str, str]]:
         case "anyOf":
             choices = " or ".join(dict.fromkeys(_choice_words(choice) for choice in rule))
             yield "", f"{_quoted(value)} found, expected {choices}"
-        case "pattern" if "propertyNames" in error.absolute_schema_path:
-            yield str(value), f"{_quoted(value)} does not match `{_pattern(rule)}`"
         case "pattern":
-            yield "", f"{_quoted(value)} does not match `{_pattern(rule)}`"
+            step = value if "propertyNames" in error.absolute_schema_path else ""
+            yield step, f"{_quoted(value)} found, expected {_pattern_words(rule)}"
         case keyword:
             yield "", f"{_quoted(value)} found, expected {_BOUNDS.get(str(keyword), _other(str(keyword)))(rule)}"
 
@@ -197,8 +199,10 @@ def _choice_words(choice: dict[str, Any]) -> str:
     return f"{words} of {' and '.join(bounds)}" if bounds else words
 
 
-def _pattern(pattern: str) -> str:
-    return pattern.removesuffix("(?!\\n)")
+def _pattern_words(pattern: str) -> str:
+    if pattern == SEMVER_PATTERN:
+        return "a SemVer 2.0.0 version, as in `1.4.0`"
+    return f"text that matches `{pattern.removesuffix('(?!' + chr(92) + 'n)')}`"
 
 
 def _listed(values: list[Any], last: str = ", ") -> str:

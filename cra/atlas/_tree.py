@@ -23,11 +23,6 @@ class Tree(msgspec.Struct):
     def refuse(self, code: str, message: str, *, file: str, pointer: str = "") -> None:
         self.problems.append(Problem(code, message, file=shown(file), pointer=pointer))
 
-    @property
-    def broken(self) -> frozenset[str]:
-        """The paths that exist and could not be read; saying that they are missing too would be noise."""
-        return frozenset(problem.file for problem in self.problems)
-
 
 def tree_of(files: Mapping[str, str | bytes], source: str) -> Tree:
     """Return the tree of files that are already in memory."""

@@ -12,7 +12,7 @@ from cra._core.canonical import dumps
 from cra.atlas._archive import read_archive, write_archive
 from cra.atlas._folder import read_folder
 from cra.atlas._parts import named_files
-from cra.atlas._tree import KEPT, MANIFEST, ROOMS, Tree, tree_of
+from cra.atlas._tree import KEPT, MANIFEST, ROOMS, Tree, shown, tree_of
 from cra.atlas.bounds import DEFAULT_BOUNDS, Bounds
 from cra.atlas.package import Atlas, make_atlas
 from cra.atlas.validator import Verdict, judge
@@ -75,28 +75,30 @@ def pack(path: Source, out: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> str:
 
 def read_tree(path: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> Tree:
     """Read the files of the atlas at `path`, as yet unjudged."""
-    name = os.fspath(path)
+    place = Path(path)
     try:
-        status = os.stat(name)
-        if stat.S_ISREG(status.st_mode) and os.path.basename(name) == MANIFEST:
+        if place.name == MANIFEST and place.is_file():
             # A manifest brings the rules beside it; read alone it would lose them silently.
-            name = os.path.dirname(name) or "."
-            status = os.stat(name)
-        if stat.S_ISDIR(status.st_mode):
-            return read_folder(name, bounds, lambda tree: _named(tree, bounds))
-        if not stat.S_ISREG(status.st_mode):
-            raise AtlasNotFound(f"`{name}` is neither a folder nor a file")
-        return _read_file(name, bounds)
+            place = place.parent
+        mode = place.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return read_folder(str(place), bounds, lambda tree: _named(tree, bounds))
+        if not stat.S_ISREG(mode):
+            raise AtlasNotFound(f"`{shown(str(place))}` is neither a folder nor a file")
+        return _read_file(place, bounds)
     except FileNotFoundError:
-        raise AtlasNotFound(f"there is no atlas at `{name}`", hint="give a folder with an atlas.json") from None
+        raise AtlasNotFound(
+            f"there is no atlas at `{shown(str(place))}`", hint="give a folder with an atlas.json, or an archive"
+        ) from None
     except (OSError, ValueError) as error:
         words = (getattr(error, "strerror", None) or str(error)).lower()
-        raise AtlasNotFound(f"the atlas at `{name!r}` cannot be read: {words}") from None
+        raise AtlasNotFound(f"the atlas at `{shown(str(place))}` cannot be read: {words}") from None
 
 
-def _read_file(name: str, bounds: Bounds) -> Tree:
-    with open(name, "rb") as file:
+def _read_file(place: Path, bounds: Bounds) -> Tree:
+    with place.open("rb") as file:
         data = file.read(bounds.max_archive_bytes + 1)
+    name = str(place)
     tree = Tree(name)
     if len(data) > bounds.max_archive_bytes:
         tree.refuse("too_large", f"the file has more than {bounds.max_archive_bytes} bytes", file=MANIFEST)
@@ -113,9 +115,7 @@ def _named(tree: Tree, bounds: Bounds) -> Iterator[str]:
         yield from named_files(decode(data, max_bytes=bounds.max_json_bytes, max_depth=bounds.max_json_depth))
 
 
-def _tree_of_json(
-    data: bytes | str | Mapping[str, Any], files: Mapping[str, str | bytes] | None, source: str
-) -> Tree:
+def _tree_of_json(data: bytes | str | Mapping[str, Any], files: Mapping[str, str | bytes] | None, source: str) -> Tree:
     tree = tree_of(files or {}, source)
     if not isinstance(data, bytes | str):
         try:
@@ -151,13 +151,13 @@ def _is_kept(path: str) -> bool:
 def _replace(out: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, out)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(out)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise

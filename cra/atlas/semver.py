@@ -36,7 +36,7 @@ class Version(msgspec.Struct, frozen=True, eq=False):
     @property
     def rank(self) -> _Rank:
         """A key that sorts by precedence: a release after its pre-releases, numbers before words."""
-        pre = tuple((isinstance(p, str), 0 if isinstance(p, str) else p, p if isinstance(p, str) else "") for p in self.pre)
+        pre = tuple((True, 0, label) if isinstance(label, str) else (False, label, "") for label in self.pre)
         return self.major, self.minor, self.patch, not self.pre, pre
 
     def __str__(self) -> str:
@@ -122,11 +122,8 @@ class Range(msgspec.Struct, frozen=True):
 def _inside(version: Version, bounds: tuple[_Bound, ...]) -> bool:
     if not all(bound.holds(version) for bound in bounds):
         return False
-    numbers = (version.major, version.minor, version.patch)
-    return not version.pre or any(
-        bound.version.pre not in ((), _LOWEST) and numbers == (bound.version.major, bound.version.minor, bound.version.patch)
-        for bound in bounds
-    )
+    named = (bound.version for bound in bounds if bound.version.pre not in ((), _LOWEST))
+    return not version.pre or any(version.rank[:3] == other.rank[:3] for other in named)
 
 
 def _possible(bounds: tuple[_Bound, ...]) -> bool:
@@ -159,7 +156,8 @@ def parse_range(text: str) -> Range:
         return Range(text, tuple(_alternative(alternative.strip(" ")) for alternative in alternatives))
     except ValueError as error:
         raise InvalidInput(
-            f"range `{text}`: `{error}` is not a comparison", hint="write ranges as in `^1.2.0`, `>=1.0.0 <3.0.0` or `1.x`"
+            f"range `{text}`: `{error}` is not a comparison",
+            hint="write ranges as in `^1.2.0`, `>=1.0.0 <3.0.0` or `1.x`",
         ) from None
 
 

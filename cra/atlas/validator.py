@@ -1,14 +1,13 @@
 """The judgement over an atlas: every problem at once."""
 
-from collections.abc import Mapping
-from typing import Any
+from itertools import chain, islice
 
 import msgspec
 
 from cra.atlas._meaning import meaning_problems
 from cra.atlas._parts import take_apart
 from cra.atlas._shape import shape_of
-from cra.atlas._tree import MANIFEST, Tree, tree_of
+from cra.atlas._tree import Tree
 from cra.atlas.bounds import DEFAULT_BOUNDS, Bounds
 from cra.errors import Problem
 from cra.protocol.atlas import Manifest
@@ -31,6 +30,10 @@ def judge(tree: Tree, bounds: Bounds = DEFAULT_BOUNDS, *, thorough: bool = False
     """
     parts = take_apart(tree, bounds)
     shape = shape_of(parts, bounds)
-    problems = [*tree.problems, *parts.problems, *shape.problems, *meaning_problems(shape, parts, tree)]
+    found = chain(tree.problems, parts.problems, shape.problems, meaning_problems(shape, parts, tree))
+    problems = list(islice(found, bounds.max_problems))
+    if len(problems) == bounds.max_problems:
+        words = f"there are {bounds.max_problems} problems or more; the others are left out"
+        problems.append(Problem("too_large", words))
     manifest = None if problems else shape.manifest()
     return Verdict(manifest=manifest, problems=problems)
