@@ -1,0 +1,1 @@
+"""What every sum of CRA means, in plain slow Python that imports nothing of `cra`."""
