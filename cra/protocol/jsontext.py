@@ -143,8 +143,8 @@ def _mark_constant(text: str) -> _Bad:
     return _Bad(f"`{text}` is not JSON")
 
 
-def _scanner(**hooks: Callable[..., Any]) -> Callable[[str, int], tuple[Any, int]]:
-    scan: Callable[[str, int], tuple[Any, int]] = JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]  # typeshed lacks it
+def _scanner(**hooks: Any) -> Callable[[str, int], tuple[Any, int]]:
+    scan: Callable[[str, int], tuple[Any, int]] = JSONDecoder(**hooks).scan_once  # type: ignore[attr-defined]  # not in typeshed
     return scan
 
 
