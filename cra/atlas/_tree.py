@@ -1,11 +1,13 @@
 """What lies in an atlas before anyone has judged it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
+from cra._core.canonical import dumps
 from cra.atlas._paths import path_fault
-from cra.errors import Problem
+from cra.errors import NotCanonical, Problem
 
 MANIFEST = "atlas.json"
 KEPT = ("CHANGELOG.md", "LICENSE", "NOTICE", "README.md")
@@ -22,6 +24,19 @@ class Tree(msgspec.Struct):
 
     def refuse(self, code: str, message: str, *, file: str, pointer: str = "") -> None:
         self.problems.append(Problem(code, message, file=shown(file), pointer=pointer))
+
+    def add_manifest(self, manifest: Any) -> None:
+        """Add the manifest, given as JSON text or as its value."""
+        if isinstance(manifest, str):
+            self.files[MANIFEST] = manifest.encode("utf-8", "surrogatepass")
+        elif isinstance(manifest, bytes):
+            self.files[MANIFEST] = manifest
+        else:
+            try:
+                # The text, not the caller's objects: what is loaded cannot change afterwards.
+                self.files[MANIFEST] = dumps(manifest)
+            except NotCanonical as error:
+                self.refuse("invalid_json", error.message, file=MANIFEST, pointer=error.pointer or "")
 
 
 def tree_of(files: Mapping[str, str | bytes], source: str) -> Tree:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cra._core.canonical import dumps
 from cra.atlas._archive import read_archive, write_archive
 from cra.atlas._folder import read_folder
 from cra.atlas._parts import named_files
@@ -16,7 +15,7 @@ from cra.atlas._tree import KEPT, MANIFEST, ROOMS, Tree, shown, tree_of
 from cra.atlas.bounds import DEFAULT_BOUNDS, Bounds
 from cra.atlas.package import Atlas, make_atlas
 from cra.atlas.validator import Verdict, judge
-from cra.errors import AtlasInvalid, AtlasNotFound, InvalidJSON, NotCanonical, Problem
+from cra.errors import AtlasInvalid, AtlasNotFound, InvalidJSON, Problem
 from cra.protocol.jsontext import decode
 
 __all__ = ["inspect", "inspect_json", "load", "load_json", "pack", "read_tree"]
@@ -117,14 +116,7 @@ def _named(tree: Tree, bounds: Bounds) -> Iterator[str]:
 
 def _tree_of_json(data: bytes | str | Mapping[str, Any], files: Mapping[str, str | bytes] | None, source: str) -> Tree:
     tree = tree_of(files or {}, source)
-    if not isinstance(data, bytes | str):
-        try:
-            # The text, not the caller's objects: what is loaded cannot change afterwards.
-            data = dumps(dict(data))
-        except NotCanonical as error:
-            tree.refuse("invalid_json", error.message, file=MANIFEST, pointer=error.pointer or "")
-            return tree
-    tree.files[MANIFEST] = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    tree.add_manifest(dict(data) if isinstance(data, Mapping) else data)
     return tree
 
 
