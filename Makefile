@@ -68,7 +68,7 @@ demo: install ## govern a real agent run and leave its trace on disk
 	@$(BIN)/cra demo $(ARGS)
 
 test: install ## run the tests
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: lint types stubs schemas workflows docs ## everything a reviewer should not have to look for
 

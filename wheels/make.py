@@ -1,8 +1,9 @@
 """Make the sdist and, from it, the wheel of this Python; then prove both fit to ship.
 
-usage: python wheels/make.py [--twice]
+usage: python wheels/make.py [--once]
 
-Everything lands in `dist/`. `--twice` builds the wheel again in another folder and compares the bytes.
+Everything lands in `dist/`. The wheel is built twice, in different folders, and must be the same bytes; `--once`
+leaves that out.
 """
 
 import argparse
@@ -24,7 +25,7 @@ DIST = ROOT / "dist"
 MAX_BYTES = 1_000_000
 
 
-def main(twice: bool) -> None:
+def main(once: bool) -> None:
     """Build, inspect, and smoke-test; any failure is a message and a non-zero exit."""
     epoch = os.environ.setdefault("SOURCE_DATE_EPOCH", _last_change())
     shutil.rmtree(DIST, ignore_errors=True)
@@ -32,7 +33,7 @@ def main(twice: bool) -> None:
         scratch = Path(folder)
         sdist = _sdist(scratch, int(epoch))
         wheel = _wheel(sdist, scratch / "one", DIST)
-        if twice:
+        if not once:
             again = _wheel(sdist, scratch / "two", scratch)
             if _digest(again) != _digest(wheel):
                 sys.exit(f"{wheel.name} is not reproducible: `{_digest(wheel)}` and `{_digest(again)}`")
@@ -47,7 +48,7 @@ def main(twice: bool) -> None:
 
 def _sdist(scratch: Path, epoch: int) -> Path:
     """Build the sdist, then pack it again with sorted names and one date: setuptools keeps file times and owners."""
-    _run(sys.executable, "-m", "build", "--sdist", *_installer(), "--outdir", scratch / "sdist", ROOT)
+    _quiet(sys.executable, "-m", "build", "--sdist", *_installer(), "--outdir", scratch / "sdist", ROOT)
     (raw,) = (scratch / "sdist").glob("*.tar.gz")
     packed = io.BytesIO()
     with tarfile.open(raw) as source, tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as target:
@@ -67,7 +68,7 @@ def _wheel(sdist: Path, folder: Path, out: Path) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (tree,) = folder.iterdir()
-    _run(sys.executable, "-m", "build", "--wheel", *_installer(), "--outdir", out, tree)
+    _quiet(sys.executable, "-m", "build", "--wheel", *_installer(), "--outdir", out, tree)
     (wheel,) = out.glob("*.whl")
     return wheel
 
@@ -130,6 +131,16 @@ def _run(*command: object, cwd: Path = ROOT) -> None:
         sys.exit(f"failed: {' '.join(str(part) for part in command)}")
 
 
+def _quiet(*command: object) -> None:
+    """Run a build, and show what it printed only if it failed."""
+    parts = [str(part) for part in command]
+    done = subprocess.run(
+        parts, cwd=ROOT, check=False, env=_environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode:
+        sys.exit(f"{done.stdout}\nfailed: {' '.join(parts)}")
+
+
 def _environment() -> dict[str, str]:
     """Return the environment without what would let the tree stand in for the installed wheel."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CRA_"))}
@@ -139,5 +150,5 @@ def _environment() -> dict[str, str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--twice", action="store_true", help="build the wheel again elsewhere and compare the bytes")
-    main(parser.parse_args().twice)
+    parser.add_argument("--once", action="store_true", help="do not build the wheel again to compare the bytes")
+    main(parser.parse_args().once)
