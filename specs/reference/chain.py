@@ -125,11 +125,11 @@ def verify(data: bytes, first_sequence: int = 0, first_head: str = FIRST_HEAD) -
     For each event the questions are asked in this order, and the first "no" is the reason:
 
     grammar   the line is exactly what `line` writes for some event, and ends with LF
-    hash      event_hash is the hash of the event as it stands (else this event was changed)
-    session   session_id is that of the first event (else the event is intact but belongs elsewhere; so for the rest)
+    session   session_id is that of the first event
     sequence  sequence is one more than before
     link      previous_event_hash is the event_hash before it
     time      timestamp is not before its predecessor's
+    hash      event_hash is the hash of the event as it stands
 
     No data at all is a good chain of no events.
     """
@@ -157,11 +157,11 @@ def _check(
         return None, "grammar"
     previous = good[-1] if good else None
     checks = {
-        "hash": event["event_hash"] == event_hash(event),
         "session": previous is None or event["session_id"] == previous["session_id"],
         "sequence": event["sequence"] == first_sequence + len(good),
         "link": event["previous_event_hash"] == (previous["event_hash"] if previous else first_head),
         "time": previous is None or event["timestamp"] >= previous["timestamp"],
+        "hash": event["event_hash"] == event_hash(event),
     }
     for reason, holds in checks.items():
         if not holds:
