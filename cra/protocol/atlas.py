@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from cra.protocol._fields import (
+from cra.protocol.fields import (
     END,
     ActionId,
     AtlasId,
@@ -45,7 +45,7 @@ class Weekday(StrEnum):
     SUN = "sun"
 
 
-class TimeWindow(Record):
+class TimeWindow(Record, frozen=True):
     """Every day from `start` to before `end`; past midnight it belongs to the day it started."""
 
     start: Clock
@@ -54,7 +54,7 @@ class TimeWindow(Record):
     days: tuple[Weekday, ...] = tuple(Weekday)
 
 
-class Conditions(Record):
+class Conditions(Record, frozen=True):
     """What must hold for a policy or a pack to apply; all that is given must hold."""
 
     risk_tiers: tuple[RiskTier, ...] | UnsetType = UNSET
@@ -65,7 +65,7 @@ class Conditions(Record):
     parameters: JsonObject | bool | UnsetType = UNSET
 
 
-class Capability(Record):
+class Capability(Record, frozen=True):
     """A named group of actions and the context that goes with them."""
 
     capability_id: Identifier
@@ -75,7 +75,7 @@ class Capability(Record):
     context_packs: tuple[Identifier, ...] = ()
 
 
-class ContextPack(Record):
+class ContextPack(Record, frozen=True):
     """Documents that are injected when the conditions hold."""
 
     pack_id: Identifier
@@ -99,7 +99,7 @@ class PolicyType(StrEnum):
     SCOPE = "scope"
 
 
-class Policy(Record):
+class Policy(Record, frozen=True):
     """One rule; `parameters` depend on the type (see Policies in specs/PROTOCOL.md)."""
 
     policy_id: Identifier
@@ -121,7 +121,7 @@ class Per(StrEnum):
     TENANT = "tenant"
 
 
-class RateLimitParameters(Record):
+class RateLimitParameters(Record, frozen=True):
     """`parameters` of a rate_limit policy."""
 
     max_calls: Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -130,10 +130,14 @@ class RateLimitParameters(Record):
     reason: Text | UnsetType = UNSET
 
 
-class BudgetParameters(Record):
+# In millionths it still is a 64-bit integer.
+MAX_BUDGET = 9_000_000_000_000
+
+
+class BudgetParameters(Record, frozen=True):
     """`parameters` of a budget policy; `cost` points into the call's parameters, absent means 1 a call."""
 
-    limit: Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)]
+    limit: Annotated[int, Meta(gt=0, le=MAX_BUDGET)] | Annotated[float, Meta(gt=0, le=MAX_BUDGET)]
     unit: Identifier
     window: Annotated[int, Meta(ge=1, le=31_536_000)] | Literal["session"]
     per: Per = Per.AGENT
@@ -141,20 +145,20 @@ class BudgetParameters(Record):
     reason: Text | UnsetType = UNSET
 
 
-class ScopeParameters(Record):
+class ScopeParameters(Record, frozen=True):
     """`parameters` of a scope policy: the JSON Schema that a call's parameters must match."""
 
     schema: JsonObject | bool
     reason: Text | UnsetType = UNSET
 
 
-class ReasonParameters(Record):
+class ReasonParameters(Record, frozen=True):
     """`parameters` of an allow, deny or require_approval policy."""
 
     reason: Text | UnsetType = UNSET
 
 
-class Action(Record):
+class Action(Record, frozen=True):
     """Something an agent may be offered; `executor` names the function that does it, the action's id if absent."""
 
     action_id: ActionId
@@ -171,7 +175,7 @@ class Action(Record):
     examples: tuple[JsonObject, ...] = ()
 
 
-class Manifest(Record):
+class Manifest(Record, frozen=True):
     """An atlas: its identity, what it offers and the rules it brings."""
 
     atlas_version: Literal["1.0"]

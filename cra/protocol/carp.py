@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from cra.protocol._fields import (
+from cra.protocol.fields import (
     ActionId,
     AtlasId,
     Identifier,
@@ -35,7 +35,7 @@ class Operation(StrEnum):
     VALIDATE = "validate"
 
 
-class Requester(Record):
+class Requester(Record, frozen=True):
     """Who asks, in which session."""
 
     agent_id: AgentId
@@ -43,7 +43,7 @@ class Requester(Record):
     parent_session_id: Uuid | UnsetType = UNSET
 
 
-class Task(Record):
+class Task(Record, frozen=True):
     """What the agent wants to do; everything here can only narrow what it gets."""
 
     goal: Goal
@@ -52,7 +52,7 @@ class Task(Record):
     required_capabilities: Annotated[tuple[Identifier, ...], Meta(max_length=100)] = ()
 
 
-class Execution(Record):
+class Execution(Record, frozen=True):
     """The call an execute or validate request asks for."""
 
     action_id: ActionId
@@ -62,7 +62,7 @@ class Execution(Record):
     approval_id: Uuid | UnsetType = UNSET
 
 
-class Request(Record):
+class Request(Record, frozen=True):
     """A CARP request; `execution` is required for execute and validate, and refused for resolve."""
 
     carp_version: Literal["1.0"]
@@ -103,7 +103,7 @@ class ConstraintType(StrEnum):
     SCOPE = "scope"
 
 
-class Decision(Record):
+class Decision(Record, frozen=True):
     """The verdict over the whole resolution."""
 
     type: DecisionType
@@ -112,7 +112,7 @@ class Decision(Record):
     expires_at: Timestamp | None
 
 
-class ContextBlock(Record):
+class ContextBlock(Record, frozen=True):
     """A document the agent may read; `token_estimate` counts four code points as one token."""
 
     block_id: str
@@ -124,7 +124,7 @@ class ContextBlock(Record):
     metadata: JsonObject | UnsetType = UNSET
 
 
-class AllowedAction(Record):
+class AllowedAction(Record, frozen=True):
     """An action the agent may call; with `requires_confirmation` it waits for a person first."""
 
     action_id: ActionId
@@ -138,7 +138,7 @@ class AllowedAction(Record):
     rate_limit: RateLimit | UnsetType = UNSET
 
 
-class DeniedAction(Record):
+class DeniedAction(Record, frozen=True):
     """An action the agent may not call, with a reason it can act on."""
 
     action_id: ActionId
@@ -146,7 +146,7 @@ class DeniedAction(Record):
     policy_id: str | UnsetType = UNSET
 
 
-class Constraint(Record):
+class Constraint(Record, frozen=True):
     """A limit that binds the offered actions named in `parameters.actions`."""
 
     constraint_id: str
@@ -154,7 +154,7 @@ class Constraint(Record):
     parameters: JsonObject
 
 
-class Resolution(Record):
+class Resolution(Record, frozen=True):
     """What the agent may know and do until `timestamp` plus `ttl_seconds`."""
 
     carp_version: Literal["1.0"]
@@ -179,7 +179,7 @@ class ExecuteStatus(StrEnum):
     PENDING_APPROVAL = "pending_approval"
 
 
-class ExecuteError(Record):
+class ExecuteError(Record, frozen=True):
     """Why an execute did not succeed; `code` is one of the stable error codes."""
 
     code: str
@@ -187,7 +187,7 @@ class ExecuteError(Record):
     details: JsonObject
 
 
-class ExecuteResponse(Record):
+class ExecuteResponse(Record, frozen=True):
     """The answer to an execute; `simulated` is present, and true, when nothing was executed or consumed."""
 
     carp_version: Literal["1.0"]

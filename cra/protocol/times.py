@@ -25,14 +25,14 @@ def parse_timestamp(text: str, *, pointer: str | None = None) -> int:
                 offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
                 zone = timezone(-offset if sign == "-" else offset)
             micros = int((fraction or "0")[:6].ljust(6, "0"))
-            moment = datetime(
-                int(year), int(month), int(day), int(hour), int(minute), int(second), micros, tzinfo=zone
-            )
+            moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), micros, tzinfo=zone)
             return (moment - _EPOCH) // _MICROSECOND
         except (ValueError, OverflowError):
             pass
     raise InvalidInput(
-        f"timestamp is `{text[:60]}`, expected an RFC 3339 date-time", pointer=pointer, hint="2026-01-31T12:00:00.000000Z"
+        f"timestamp is `{text[:60]}`, expected an RFC 3339 date-time",
+        pointer=pointer,
+        hint="2026-01-31T12:00:00.000000Z",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, overload
 import msgspec
 from msgspec import Meta
 
-from cra.protocol._fields import END, Digest, JsonObject, Record, Timestamp, Uuid
+from cra.protocol.fields import END, Digest, JsonObject, Record, Timestamp, Uuid
 
 TRACE_VERSION = "1.0"
 GENESIS_HASH = "0" * 64
@@ -50,7 +50,7 @@ class PolicyResult(StrEnum):
     BUDGET_EXCEEDED = "budget_exceeded"
 
 
-class Event(Record):
+class Event(Record, frozen=True):
     """One link of the chain; fields in the order they are written."""
 
     trace_version: Literal["1.0"]

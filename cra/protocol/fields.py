@@ -42,7 +42,7 @@ class RiskTier(StrEnum):
     CRITICAL = "critical"
 
 
-class RateLimit(Record):
+class RateLimit(Record, frozen=True):
     """At most `max_calls` in any `window_seconds`."""
 
     max_calls: Annotated[int, Meta(ge=1, le=1_000_000)]

@@ -1,0 +1,52 @@
+from typing import Any, final
+
+from cra._core.chain import EventBatch
+from cra._core.policy import Outcome
+
+@final
+class Fragments:
+    def __init__(
+        self,
+        *,
+        actions: list[tuple[bytes, bytes, bytes]],
+        atlases: list[bytes],
+        policies: list[tuple[bytes, bytes, bytes, bytes, tuple[bytes, bytes]]],
+        blocks: list[tuple[bytes, bytes, bytes]],
+        snapshot_digest: str,
+    ) -> None: ...
+
+@final
+class Resolved:
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def resolution_id(self) -> str: ...
+    @property
+    def decision_type(self) -> str: ...
+    @property
+    def reason(self) -> str | None: ...
+
+def resolve(
+    batch: EventBatch,
+    fragments: Fragments,
+    outcome: Outcome,
+    *,
+    request_id: str | None,
+    timestamp: str | None,
+    agent_id: str,
+    session_id: str,
+    parent_session_id: str | None,
+    trace_id: str,
+    goal: str,
+    risk: str,
+    hints: tuple[str, ...],
+    capabilities: tuple[str, ...],
+    atlas_ids: tuple[str, ...],
+    context: dict[str, Any],
+    capture: bool,
+    ttl_seconds: int,
+    chosen: list[int],
+    skipped: list[int],
+) -> Resolved: ...

@@ -1,0 +1,356 @@
+"""Assembly: a decided request becomes its events and its resolution, in one pass over prepared text."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t
+
+cimport cython
+
+from cra._core.canonical cimport Buffer, put, write_integer, write_string, write_value
+from cra._core.chain cimport EventBatch
+from cra._core.policy cimport ALLOW, APPROVAL, BUDGET_EXCEEDED, RATE_LIMITED, SKIPPED, Outcome
+from cra._core.sha256 cimport hex_into, sha256_into
+
+
+cdef inline int put_bytes(Buffer buf, bytes text) except -1:
+    return put(buf, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+cdef inline int begin(EventBatch batch, bytes event_type) except -1:
+    return batch.begin_event(PyBytes_AS_STRING(event_type), PyBytes_GET_SIZE(event_type))
+
+
+cdef int put_hash(Buffer out, const char *data, Py_ssize_t size) except -1:
+    # Append a quoted SHA-256; `data` must not point into `out`, which may move.
+    cdef uint8_t digest[32]
+    cdef char text[66]
+    sha256_into(<const uint8_t *> data, size, digest)
+    text[0] = text[65] = c'"'
+    hex_into(digest, 32, text + 1)
+    return put(out, text, 66)
+
+
+cdef bytes _unquoted(bytes text):
+    return text[1:PyBytes_GET_SIZE(text) - 1]
+
+
+@cython.final
+cdef class Fragments:
+    """Canonical JSON of everything a snapshot can answer with, cut where a request fills something in; immutable.
+
+    `actions` are (id, allowed action up to `requires_confirmation`, the rest), `atlases` each action's atlas id,
+    `policies` (atlas id, policy id, result, reason, (constraint up to its actions, the rest)), `blocks` (context
+    block, payload of its injected event, of its redacted event); all of it canonical JSON.
+    """
+    cdef tuple action_id
+    cdef tuple allowed_head
+    cdef tuple allowed_tail
+    cdef tuple default_tail
+    cdef tuple denied_tail
+    cdef tuple evaluated_tail
+    cdef tuple constraint_head
+    cdef tuple constraint_tail
+    cdef tuple block
+    cdef tuple injected
+    cdef tuple redacted
+    cdef bytes snapshot_digest
+
+    def __cinit__(
+        self, *, list actions not None, list atlases not None, list policies not None, list blocks not None,
+        str snapshot_digest not None
+    ):
+        self.action_id = tuple([action[0] for action in actions])
+        self.allowed_head = tuple([action[1] for action in actions])
+        self.allowed_tail = tuple([action[2] for action in actions])
+        self.default_tail = tuple([
+            b',"reason":"no allow policy of atlas `' + _unquoted(atlas) + b'` matches"}' for atlas in atlases
+        ])
+        self.denied_tail = tuple([
+            b',"policy_id":' + policy[1] + b',"reason":"' + _unquoted(policy[3]) for policy in policies
+        ])
+        self.evaluated_tail = tuple([
+            b',"atlas_id":' + policy[0] + b',"policy_id":' + policy[1] + b',"result":' + policy[2]
+            for policy in policies
+        ])
+        self.constraint_head = tuple([policy[4][0] for policy in policies])
+        self.constraint_tail = tuple([policy[4][1] for policy in policies])
+        self.block = tuple([block[0] for block in blocks])
+        self.injected = tuple([block[1] for block in blocks])
+        self.redacted = tuple([block[2] for block in blocks])
+        self.snapshot_digest = snapshot_digest.encode("ascii")
+
+
+@cython.final
+cdef class Resolved:
+    """A resolution as canonical JSON, with what its session remembers of it."""
+    cdef readonly bytes data
+    cdef readonly str request_id
+    cdef readonly str resolution_id
+    cdef readonly str decision_type
+    cdef readonly str reason
+
+
+cdef int _seconds(int64_t wait_us) noexcept nogil:
+    return <int> ((wait_us + 999_999) // 1_000_000)
+
+
+cdef int64_t _wait(Outcome outcome, int policy) except? -2:
+    return <int64_t> (outcome.usage.get(policy, 0) if outcome.usage is not None else 0)
+
+
+cdef int _request(
+    Buffer buf, str request_id, str timestamp, str agent_id, str session_id, str parent_session_id, str goal,
+    str risk, tuple hints, tuple capabilities, tuple atlas_ids, dict context
+) except -1:
+    # The canonical request: every default filled in, absent optionals left out.
+    put_bytes(buf, b'{"atlas_ids":')
+    write_value(buf, atlas_ids)
+    put_bytes(buf, b',"carp_version":"1.0","context":')
+    write_value(buf, context)
+    put_bytes(buf, b',"operation":"resolve","request_id":')
+    write_string(buf, request_id)
+    put_bytes(buf, b',"requester":{"agent_id":')
+    write_string(buf, agent_id)
+    if parent_session_id is not None:
+        put_bytes(buf, b',"parent_session_id":')
+        write_string(buf, parent_session_id)
+    put_bytes(buf, b',"session_id":')
+    write_string(buf, session_id)
+    put_bytes(buf, b'},"task":{"context_hints":')
+    write_value(buf, hints)
+    put_bytes(buf, b',"goal":')
+    write_string(buf, goal)
+    put_bytes(buf, b',"required_capabilities":')
+    write_value(buf, capabilities)
+    put_bytes(buf, b',"risk_tier":')
+    write_string(buf, risk)
+    put_bytes(buf, b'},"timestamp":')
+    write_string(buf, timestamp)
+    put_bytes(buf, b'}')
+    return 0
+
+
+cdef int _received(
+    EventBatch batch, Buffer request, str request_id, str goal, str risk, tuple hints, tuple capabilities,
+    tuple atlas_ids, dict context, bint capture
+) except -1:
+    cdef Buffer out = batch.buf
+    cdef Buffer scratch
+    begin(batch, b"carp.request.received")
+    put_bytes(out, b'{"atlas_ids":')
+    write_value(out, atlas_ids)
+    if context:
+        if capture:
+            put_bytes(out, b',"context":')
+            write_value(out, context)
+        else:
+            scratch = Buffer()
+            write_value(scratch, context)
+            put_bytes(out, b',"context_hash":')
+            put_hash(out, scratch.data, scratch.size)
+    if hints:
+        put_bytes(out, b',"context_hints":')
+        write_value(out, hints)
+    put_bytes(out, b',"goal":')
+    write_string(out, goal)
+    put_bytes(out, b',"operation":"resolve","request_hash":')
+    put_hash(out, request.data, request.size)
+    put_bytes(out, b',"request_id":')
+    write_string(out, request_id)
+    if capabilities:
+        put_bytes(out, b',"required_capabilities":')
+        write_value(out, capabilities)
+    if risk != "low":
+        put_bytes(out, b',"risk_tier":')
+        write_string(out, risk)
+    put_bytes(out, b'}')
+    return batch.end_event()
+
+
+cdef int _evaluated(EventBatch batch, Fragments f, Outcome outcome) except -1:
+    cdef Buffer out = batch.buf
+    cdef Py_ssize_t i
+    cdef int policy
+    cdef int64_t wait_us
+    for i in range(outcome.size):
+        if outcome.code[i] == SKIPPED or outcome.policy[i] < 0:
+            continue
+        policy = outcome.policy[i]
+        begin(batch, b"policy.evaluated")
+        put_bytes(out, b'{"action_id":')
+        put_bytes(out, <bytes> f.action_id[i])
+        put_bytes(out, <bytes> f.evaluated_tail[policy])
+        if outcome.code[i] == RATE_LIMITED or outcome.code[i] == BUDGET_EXCEEDED:
+            wait_us = _wait(outcome, policy)
+            if wait_us > 0:
+                put_bytes(out, b',"retry_after_seconds":')
+                write_integer(out, _seconds(wait_us))
+        put_bytes(out, b'}')
+        batch.end_event()
+    return 0
+
+
+cdef int _actions(Buffer out, Fragments f, Outcome outcome) except -1:
+    cdef Py_ssize_t i
+    cdef bint first = True
+    for i in range(outcome.size):
+        if outcome.code[i] != ALLOW and outcome.code[i] != APPROVAL:
+            continue
+        if not first:
+            put_bytes(out, b',')
+        first = False
+        put_bytes(out, <bytes> f.allowed_head[i])
+        if outcome.code[i] == APPROVAL:
+            put_bytes(out, b'true')
+        else:
+            put_bytes(out, b'false')
+        put_bytes(out, <bytes> f.allowed_tail[i])
+    return 0
+
+
+cdef int _constraints(Buffer out, Fragments f, Outcome outcome) except -1:
+    cdef Py_ssize_t k
+    cdef int last = -1
+    outcome.sort_bonds()
+    for k in range(outcome.bond_count):
+        if outcome.bonds[k].policy != last:
+            if last >= 0:
+                put_bytes(out, <bytes> f.constraint_tail[last])
+                put_bytes(out, b',')
+            last = outcome.bonds[k].policy
+            put_bytes(out, <bytes> f.constraint_head[last])
+        else:
+            put_bytes(out, b',')
+        put_bytes(out, <bytes> f.action_id[outcome.bonds[k].action])
+    if last >= 0:
+        put_bytes(out, <bytes> f.constraint_tail[last])
+    return 0
+
+
+cdef int _denied(Buffer out, Fragments f, Outcome outcome) except -1:
+    cdef Py_ssize_t i
+    cdef bint first = True
+    cdef int policy
+    cdef int64_t wait_us
+    for i in range(outcome.size):
+        if outcome.code[i] == ALLOW or outcome.code[i] == APPROVAL or outcome.code[i] == SKIPPED:
+            continue
+        if not first:
+            put_bytes(out, b',')
+        first = False
+        put_bytes(out, b'{"action_id":')
+        put_bytes(out, <bytes> f.action_id[i])
+        policy = outcome.policy[i]
+        if policy < 0:
+            put_bytes(out, <bytes> f.default_tail[i])
+            continue
+        put_bytes(out, <bytes> f.denied_tail[policy])
+        if outcome.code[i] == RATE_LIMITED or outcome.code[i] == BUDGET_EXCEEDED:
+            wait_us = _wait(outcome, policy)
+            if wait_us > 0:
+                put_bytes(out, b'; retry in ')
+                write_integer(out, _seconds(wait_us))
+                put_bytes(out, b' s')
+        put_bytes(out, b'"}')
+    return 0
+
+
+cdef tuple _verdict(Outcome outcome):
+    if outcome.allowed_count and not outcome.approval_count and not outcome.denied_count:
+        return "allow", None
+    if outcome.allowed_count:
+        return "partial", "some actions are denied or wait for approval"
+    if outcome.approval_count:
+        return "requires_approval", "every offered action waits for approval"
+    if outcome.denied_count:
+        return "deny", "no action is allowed"
+    return "deny", "no action matches the request"
+
+
+def resolve(
+    EventBatch batch not None, Fragments f not None, Outcome outcome not None, *, str request_id, str timestamp,
+    str agent_id not None, str session_id not None, str parent_session_id, str trace_id not None,
+    str goal not None, str risk not None, tuple hints not None, tuple capabilities not None,
+    tuple atlas_ids not None, dict context not None, bint capture, int ttl_seconds, list chosen not None,
+    list skipped not None
+) -> Resolved:
+    """Add the events of a decided resolve to `batch` and return the resolution.
+
+    A missing `request_id` or `timestamp` is made by the batch. `chosen` and `skipped` are block indexes.
+    """
+    cdef Buffer scratch = Buffer()
+    cdef Buffer out = batch.buf
+    cdef Resolved result = Resolved.__new__(Resolved)
+    cdef Py_ssize_t number
+    cdef bint first = True
+    if outcome.size != len(f.action_id):
+        raise ValueError(f"outcome is of {outcome.size} actions, the snapshot has {len(f.action_id)}")
+    result.request_id = batch.new_id() if request_id is None else request_id
+    result.resolution_id = batch.new_id()
+    result.decision_type, result.reason = _verdict(outcome)
+    _request(
+        scratch, result.request_id, batch.timestamp if timestamp is None else timestamp, agent_id, session_id,
+        parent_session_id, goal, risk, hints, capabilities, atlas_ids, context)
+    _received(
+        batch, scratch, result.request_id, goal, risk, hints, capabilities, atlas_ids, context, capture)
+    _evaluated(batch, f, outcome)
+    for number in chosen:
+        begin(batch, b"context.injected")
+        put_bytes(out, <bytes> f.injected[number])
+        batch.end_event()
+    for number in skipped:
+        begin(batch, b"context.redacted")
+        put_bytes(out, <bytes> f.redacted[number])
+        batch.end_event()
+
+    scratch.size = 0
+    put_bytes(scratch, b'{"allowed_actions":[')
+    _actions(scratch, f, outcome)
+    put_bytes(scratch, b'],"carp_version":"1.0","constraints":[')
+    _constraints(scratch, f, outcome)
+    put_bytes(scratch, b'],"context_blocks":[')
+    for number in chosen:
+        if not first:
+            put_bytes(scratch, b',')
+        first = False
+        put_bytes(scratch, <bytes> f.block[number])
+    put_bytes(scratch, b'],"decision":{"approval_id":null,"expires_at":null,"reason":')
+    write_value(scratch, result.reason)
+    put_bytes(scratch, b',"type":')
+    write_string(scratch, result.decision_type)
+    put_bytes(scratch, b'},"denied_actions":[')
+    _denied(scratch, f, outcome)
+    put_bytes(scratch, b'],"request_id":')
+    write_string(scratch, result.request_id)
+    put_bytes(scratch, b',"resolution_id":')
+    write_string(scratch, result.resolution_id)
+    put_bytes(scratch, b',"timestamp":')
+    write_string(scratch, batch.timestamp)
+    put_bytes(scratch, b',"trace_id":')
+    write_string(scratch, trace_id)
+    put_bytes(scratch, b',"ttl_seconds":')
+    write_integer(scratch, ttl_seconds)
+    put_bytes(scratch, b'}')
+    result.data = PyBytes_FromStringAndSize(scratch.data, scratch.size)
+
+    begin(batch, b"carp.resolution.completed")
+    put_bytes(out, b'{"allowed_count":')
+    write_integer(out, outcome.allowed_count + outcome.approval_count)
+    put_bytes(out, b',"context_block_count":')
+    write_integer(out, len(chosen))
+    put_bytes(out, b',"decision_type":')
+    write_string(out, result.decision_type)
+    put_bytes(out, b',"denied_count":')
+    write_integer(out, outcome.denied_count)
+    put_bytes(out, b',"request_id":')
+    write_string(out, result.request_id)
+    put_bytes(out, b',"resolution_hash":')
+    put_hash(out, scratch.data, scratch.size)
+    put_bytes(out, b',"resolution_id":')
+    write_string(out, result.resolution_id)
+    put_bytes(out, b',"snapshot_digest":"')
+    put_bytes(out, f.snapshot_digest)
+    put_bytes(out, b'","ttl_seconds":')
+    write_integer(out, ttl_seconds)
+    put_bytes(out, b'}')
+    batch.end_event()
+    return result

@@ -1,0 +1,12 @@
+from typing import final
+
+def words(text: str) -> list[str]: ...
+
+@final
+class ContextIndex:
+    size: int
+    pack_count: int
+    def __init__(self, blocks: list[tuple[int, int, int, int, str, str]], pack_limits: list[int]) -> None: ...
+    def select(
+        self, goal: str, hints: tuple[str, ...], packs: bytes, budget_tokens: int
+    ) -> tuple[list[int], list[int]]: ...

@@ -1,0 +1,1 @@
+"""The verb: sessions, decisions, executions, approvals and replay."""

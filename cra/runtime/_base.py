@@ -1,0 +1,260 @@
+"""What the synchronous and the asynchronous runtime have in common."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UnsetType
+
+from cra._core.canonical import dumps
+from cra._core.chain import verify
+from cra.atlas import loader
+from cra.atlas.package import Atlas
+from cra.atlas.registry import Registry
+from cra.atlas.snapshot import RISK_RANK, Snapshot
+from cra.errors import ClockSkew, InvalidRequest
+from cra.protocol.carp import ExecuteResponse, Operation, Request, Resolution
+from cra.protocol.codec import check_request, decode_request
+from cra.protocol.fields import RiskTier
+from cra.protocol.times import format_timestamp, parse_timestamp
+from cra.protocol.trace import ChainVerification, Trace
+from cra.runtime.config import RuntimeConfig
+from cra.runtime.engine import Ask, ask_of
+from cra.runtime.execution import Execution, Order
+from cra.runtime.executors import ExecutorTable
+from cra.runtime.kernel import Kernel, check_text
+from cra.runtime.wire import response_bytes
+from cra.storage.base import SessionRecord
+from cra.storage.open import open_storage
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Simulation(msgspec.Struct, frozen=True, kw_only=True):
+    """What would be answered and recorded; nothing was consumed, executed or written."""
+
+    answer: Resolution | ExecuteResponse
+    canonical: bytes
+    events: Trace
+    simulated: bool = True
+
+
+class RuntimeBase:
+    """Atlases, executors and requests: everything that neither waits nor runs."""
+
+    def __init__(self, config: RuntimeConfig | None = None) -> None:
+        self.config = config or RuntimeConfig()
+        storage = open_storage(
+            self.config.storage, max_sessions=self.config.max_sessions, max_events=self.config.max_events
+        )
+        self._registry = Registry(self.config.default_decision)
+        self._kernel = Kernel(self.config, storage, self._registry.snapshot)
+        self._executors = ExecutorTable()
+        self._execution = Execution(self._kernel, self._executors)
+
+    # Atlases
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What decisions are made from now; replaced as a whole when an atlas is loaded or unloaded."""
+        return self._kernel.snapshot
+
+    def load_atlas(self, path: str | Path, *, replace: bool = False) -> Atlas:
+        """Load a folder, an `atlas.json` or an `.atlas` archive.
+
+        Raises `AtlasInvalid` with every problem, or `AtlasConflict` when one of that id is loaded and `replace` is
+        false. Nothing changes unless the atlas is good as a whole.
+        """
+        return self._add(loader.load(path), replace=replace)
+
+    def load_atlas_from_json(
+        self,
+        document: str | bytes | Mapping[str, Any],
+        files: Mapping[str, str | bytes] | None = None,
+        *,
+        replace: bool = False,
+    ) -> Atlas:
+        """Load a manifest from JSON; `files` holds the context files that it names."""
+        return self._add(loader.load_json(document, files or {}), replace=replace)
+
+    def _add(self, atlas: Atlas, *, replace: bool) -> Atlas:
+        self._kernel.snapshot = self._registry.add(atlas, replace=replace)
+        return atlas
+
+    def unload_atlas(self, atlas_id: str) -> None:
+        """Unload an atlas; raises `AtlasNotFound`, or `AtlasConflict` when another one depends on it."""
+        self._kernel.snapshot = self._registry.remove(atlas_id)
+
+    def list_atlases(self) -> list[Atlas]:
+        """Return the loaded atlases in load order."""
+        return list(self.snapshot.atlases)
+
+    # Executors
+
+    def executor(self, *globs: str, inline: bool = False) -> Callable[[F], F]:
+        """Register the decorated function for the actions whose executor name (their id) matches a glob.
+
+        It is called with the parameters, or with the parameters and an `ExecutionContext`, and returns JSON. It may
+        be async. A synchronous one runs in a worker thread and is left behind at its deadline; with `inline` it runs
+        in the caller's thread, which is faster and cannot be interrupted.
+        """
+
+        def register(function: F) -> F:
+            for glob in globs:
+                self._executors.register(glob, function, inline=inline)
+            return function
+
+        return register
+
+    def register_executor(self, glob: str, function: Callable[..., Any], *, inline: bool = False) -> None:
+        """Register a function as `executor` does."""
+        self._executors.register(glob, function, inline=inline)
+
+    # Requests
+
+    def _ask(
+        self,
+        session: SessionRecord,
+        request: Request | Mapping[str, Any] | str,
+        risk_tier: RiskTier | str,
+        context_hints: Iterable[str],
+        required_capabilities: Iterable[str],
+        atlas_ids: Iterable[str],
+        context: Mapping[str, Any] | None,
+    ) -> Ask:
+        if isinstance(request, str):
+            request = check_text("goal", request, 10_000)
+            if risk_tier == "low" and not (context_hints or required_capabilities or atlas_ids or context):
+                return Ask(request)
+            if risk_tier not in RISK_RANK:
+                raise InvalidRequest(
+                    f"risk_tier is `{risk_tier}`, expected one of {', '.join(RISK_RANK)}", pointer="/task/risk_tier"
+                )
+            return Ask(
+                goal=request,
+                risk=RISK_RANK[risk_tier],
+                hints=_texts("context_hints", context_hints),
+                capabilities=_texts("required_capabilities", required_capabilities),
+                atlas_ids=_texts("atlas_ids", atlas_ids),
+                context={} if context is None else msgspec.json.decode(dumps(dict(context))),
+            )
+        carp = request if isinstance(request, Request) else decode_request(dumps(dict(request)))
+        self._check(session, carp)
+        if carp.operation is not Operation.RESOLVE:
+            raise InvalidRequest(f"operation is `{carp.operation}`, expected `resolve`", pointer="/operation")
+        return ask_of(carp)
+
+    def _check(self, session: SessionRecord, request: Request) -> None:
+        """Raise `InvalidRequest` when a request does not fit its session or the clock."""
+        check_request(request)
+        if request.requester.session_id != session.session_id:
+            raise InvalidRequest(
+                f"requester.session_id is `{request.requester.session_id}`, expected `{session.session_id}`",
+                pointer="/requester/session_id",
+            )
+        if request.requester.agent_id != session.agent_id:
+            raise InvalidRequest(
+                f"requester.agent_id is `{request.requester.agent_id}`, the session is of another agent",
+                pointer="/requester/agent_id",
+            )
+        stated = parse_timestamp(request.timestamp, pointer="/timestamp")
+        now_us = self._kernel.now_us()
+        if abs(stated - now_us) > self.config.clock_skew_seconds * 1_000_000:
+            raise ClockSkew(
+                f"timestamp is `{request.timestamp}`, expected within {self.config.clock_skew_seconds} s of "
+                f"{format_timestamp(now_us)}",
+                pointer="/timestamp",
+                hint="set the sender's clock",
+            )
+
+    def _request(self, request: Request | bytes | str | Mapping[str, Any]) -> Request:
+        if isinstance(request, Request):
+            return request
+        return decode_request(request if isinstance(request, bytes | str) else dumps(dict(request)))
+
+    def _simulate(
+        self,
+        session_id: str,
+        request: Request | Mapping[str, Any] | str | None,
+        action_id: str | None,
+        parameters: Mapping[str, Any] | None,
+        risk_tier: RiskTier | str,
+        context_hints: Iterable[str],
+        required_capabilities: Iterable[str],
+        atlas_ids: Iterable[str],
+        context: Mapping[str, Any] | None,
+    ) -> Simulation:
+        if (request is None) == (action_id is None):
+            raise InvalidRequest(
+                "simulate takes a request or an action_id", hint="give one of the two: a goal, or a call"
+            )
+        if action_id is not None:
+            order = Order(session_id=session_id, action_id=action_id, parameters=dict(parameters or {}), simulate=True)
+            ending, events = self._execution.preview(order)
+            answer = ending.response()
+            return Simulation(answer=answer, canonical=response_bytes(answer), events=Trace(events))
+        assert request is not None
+        ask = self._ask(
+            self._kernel.live(session_id).record,
+            request,
+            risk_tier,
+            context_hints,
+            required_capabilities,
+            atlas_ids,
+            context,
+        )
+        decided, events = self._kernel.preview(session_id, ask)
+        return Simulation(answer=decided.resolution, canonical=decided.canonical, events=Trace(events))
+
+    def _order_of(self, request: Request) -> Order:
+        execution = request.execution
+        assert not isinstance(execution, UnsetType)
+        if request.context or request.atlas_ids or request.task.required_capabilities:
+            raise InvalidRequest(
+                "execute takes context, atlas_ids and required_capabilities from its resolution",
+                hint="leave them out, or resolve again with them",
+            )
+        return Order(
+            session_id=request.requester.session_id,
+            action_id=execution.action_id,
+            parameters=execution.parameters,
+            resolution_id=_given(execution.resolution_id),
+            idempotency_key=_given(execution.idempotency_key),
+            approval_id=_given(execution.approval_id),
+            request_id=request.request_id,
+            risk=RISK_RANK[request.task.risk_tier],
+            simulate=request.operation is Operation.VALIDATE,
+        )
+
+
+def _given(value: str | UnsetType) -> str | None:
+    return None if isinstance(value, UnsetType) else value
+
+
+def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise InvalidRequest(f"{name} is a string, expected a list of strings", pointer=f"/{name}")
+    result = tuple(values)
+    for number, value in enumerate(result):
+        if not isinstance(value, str) or not 1 <= len(value) <= 1000:
+            raise InvalidRequest(
+                f"{name}: item {number} is not a string of 1 to 1000 characters", pointer=f"/{name}/{number}"
+            )
+    if len(result) > 100:
+        raise InvalidRequest(f"{name} has {len(result)} items, expected at most 100", pointer=f"/{name}")
+    return result
+
+
+def verify_trace(data: bytes | Trace) -> ChainVerification:
+    """Verify a trace's chain over its bytes, and say which event is the first bad one and why."""
+    verdict = verify(data.data if isinstance(data, Trace) else data)
+    return ChainVerification(
+        ok=verdict.ok,
+        events=verdict.events,
+        index=verdict.index,
+        reason=verdict.reason,
+        message=verdict.message,
+        offset=verdict.offset,
+        head=verdict.head,
+    )

@@ -1,0 +1,127 @@
+"""Approvals: a person's yes or no to one call."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import structs
+
+from cra._core.chain import EventBatch
+from cra.errors import ApprovalConflict, ApprovalNotFound
+from cra.protocol.times import format_timestamp
+from cra.runtime.kernel import Kernel, check_active, check_text, check_uuid
+from cra.storage.base import ApprovalRecord, Change
+
+# Inside the class `list` is its method.
+Records = list[ApprovalRecord]
+Status = Literal["pending", "granted", "rejected", "expired", "used"]
+
+_EVENT = {"granted": "approval.granted", "rejected": "approval.rejected"}
+
+
+class Approvals:
+    """The approvals of a runtime's sessions; granting one lets exactly that call run, once."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def list(self, *, session_id: str | None = None, status: Status | None = None) -> Records:
+        """Return approvals, oldest first."""
+        return self._kernel.storage.approvals(session_id=session_id, status=status)
+
+    def get(self, approval_id: str) -> ApprovalRecord:
+        """Return one approval; raises `ApprovalNotFound`."""
+        check_uuid("approval_id", approval_id)
+        found = self._kernel.storage.approval(approval_id)
+        if found is None:
+            raise ApprovalNotFound(f"approval `{approval_id}` does not exist")
+        return found
+
+    def grant(self, approval_id: str, *, approver: str, reason: str | None = None) -> ApprovalRecord:
+        """Record that `approver` agrees.
+
+        Raises `ApprovalConflict` when the approval is not pending any more or the approver is the requester.
+        """
+        return self._decide(approval_id, "granted", approver, reason)
+
+    def reject(self, approval_id: str, *, approver: str, reason: str | None = None) -> ApprovalRecord:
+        """Record that `approver` does not agree; as `grant`."""
+        return self._decide(approval_id, "rejected", approver, reason)
+
+    def expire(self) -> Records:
+        """Record the expiry of every open approval whose time is over; returns those."""
+        now_us = self._kernel.now_us()
+        expired = []
+        for status in ("pending", "granted"):
+            for record in self.list(status=status):
+                if now_us >= record.expires_us:
+                    expired.append(self._change(record.approval_id, self._expiry))
+        return expired
+
+    def _decide(
+        self, approval_id: str, status: Literal["granted", "rejected"], approver: str, reason: str | None
+    ) -> ApprovalRecord:
+        check_text("approver", approver, 255)
+        if reason is not None:
+            check_text("reason", reason, 1000)
+
+        def decide(record: ApprovalRecord, batch: EventBatch) -> ApprovalRecord:
+            if record.status != "pending":
+                raise ApprovalConflict(f"approval `{approval_id}` is {record.status}, expected pending")
+            if _same_person(approver, record.agent_id):
+                raise ApprovalConflict(
+                    f"approver `{approver}` asked for approval `{approval_id}`",
+                    hint="somebody else has to decide",
+                )
+            if batch.now_us >= record.expires_us:
+                return self._expiry(record, batch)
+            payload = {
+                "approval_id": approval_id,
+                "action_id": record.action_id,
+                "parameters_hash": record.parameters_hash,
+                "approver": approver,
+            }
+            if reason is not None:
+                payload["reason"] = reason
+            batch.add(_EVENT[status], payload)
+            # A rejected approval has no further use for what was asked.
+            kept = record.parameters if status == "granted" else None
+            return structs.replace(record, status=status, approver=approver, reason=reason, parameters=kept)
+
+        record = self._change(approval_id, decide)
+        if record.status == "expired":
+            raise ApprovalConflict(
+                f"approval `{approval_id}` expired at {format_timestamp(record.expires_us)}",
+                hint="the agent has to ask again",
+            )
+        return record
+
+    def _expiry(self, record: ApprovalRecord, batch: EventBatch) -> ApprovalRecord:
+        if record.status not in ("pending", "granted"):
+            raise ApprovalConflict(f"approval `{record.approval_id}` is {record.status}")
+        batch.add(
+            "approval.expired",
+            {
+                "approval_id": record.approval_id,
+                "action_id": record.action_id,
+                "parameters_hash": record.parameters_hash,
+            },
+        )
+        return structs.replace(record, status="expired", parameters=None)
+
+    def _change(
+        self, approval_id: str, decide: Callable[[ApprovalRecord, EventBatch], ApprovalRecord]
+    ) -> ApprovalRecord:
+        live = self._kernel.live(self.get(approval_id).session_id)
+        with live.lock:
+
+            def build(batch: EventBatch) -> tuple[Change, ApprovalRecord]:
+                check_active(live.record)
+                # Read again under the lock, and for each head: it may have been decided meanwhile.
+                changed = decide(self.get(approval_id), batch)
+                return Change(approval=changed), changed
+
+            return self._kernel.commit_until_done(live, build)
+
+
+def _same_person(approver: str, agent_id: str) -> bool:
+    return approver.strip().casefold() == agent_id.strip().casefold()

@@ -1,0 +1,260 @@
+"""AsyncCRARuntime: the runtime for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from cra.protocol.carp import Operation, Request, Resolution
+from cra.protocol.fields import RiskTier
+from cra.protocol.trace import ChainVerification, Trace
+from cra.runtime import engine
+from cra.runtime._base import RuntimeBase, Simulation, verify_trace
+from cra.runtime.approvals import Approvals, Records, Status
+from cra.runtime.config import RuntimeConfig
+from cra.runtime.execution import Ending, Order, Permit
+from cra.runtime.executors import WorkerThreads
+from cra.runtime.wire import response_bytes
+from cra.storage.base import ApprovalRecord, SessionRecord
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsyncCRARuntime(RuntimeBase):
+    """Decide, record and execute, in this process; the methods of `CRARuntime`, awaited.
+
+    With a store that does not block, decisions are made on the loop, where they take microseconds; with one that
+    does, in threads.
+    """
+
+    def __init__(self, config: RuntimeConfig | None = None) -> None:
+        super().__init__(config)
+        self._workers = WorkerThreads(self.config.executor_threads)
+        self.approvals = AsyncApprovals(self)
+
+    async def __aenter__(self) -> AsyncCRARuntime:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release the store; safe to call twice."""
+        await self._off(self._kernel.storage.close)
+
+    async def _off(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a kernel method where it may wait."""
+        if not self._kernel.storage.blocking:
+            return function(*args, **kwargs)
+        # Cancelling the caller does not undo what the store has been told, so the step always finishes.
+        return await asyncio.shield(asyncio.to_thread(function, *args, **kwargs))
+
+    # Sessions
+
+    async def create_session(
+        self,
+        agent_id: str,
+        goal: str,
+        *,
+        session_id: str | None = None,
+        trace_id: str | None = None,
+        parent_session_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> SessionRecord:
+        """Start a session; see `CRARuntime.create_session`."""
+        return await self._off(
+            self._kernel.create_session,
+            agent_id,
+            goal,
+            session_id=session_id,
+            trace_id=trace_id,
+            parent_session_id=parent_session_id,
+            context=None if context is None else dict(context),
+            metadata=None if metadata is None else dict(metadata),
+        )
+
+    async def get_session(self, session_id: str) -> SessionRecord:
+        """Return a session as the store has it; raises `SessionNotFound`."""
+        record, _ = await self._off(self._kernel.storage.load, session_id)
+        return record
+
+    async def list_sessions(
+        self,
+        *,
+        agent_id: str | None = None,
+        status: Literal["active", "ended"] | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[SessionRecord]:
+        """Return up to `limit` sessions in the order of their ids, starting behind the id `after`."""
+        return await self._off(
+            self._kernel.storage.sessions, agent_id=agent_id, status=status, after=after, limit=limit
+        )
+
+    async def end_session(
+        self, session_id: str, reason: Literal["completed", "timeout", "error", "cancelled"] = "completed"
+    ) -> SessionRecord:
+        """End a session; it takes no more calls."""
+        return await self._off(self._kernel.end_session, session_id, reason)
+
+    # Deciding
+
+    async def resolve(
+        self,
+        session_id: str,
+        request: Request | Mapping[str, Any] | str,
+        *,
+        risk_tier: RiskTier | str = "low",
+        context_hints: Iterable[str] = (),
+        required_capabilities: Iterable[str] = (),
+        atlas_ids: Iterable[str] = (),
+        context: Mapping[str, Any] | None = None,
+    ) -> Resolution:
+        """Answer what the session may know and do; see `CRARuntime.resolve`."""
+        live = await self._off(self._kernel.live, session_id)
+        ask = self._ask(live.record, request, risk_tier, context_hints, required_capabilities, atlas_ids, context)
+        return (await self._off(self._kernel.resolve, session_id, ask)).resolution
+
+    async def execute(
+        self,
+        session_id: str,
+        action_id: str,
+        parameters: Mapping[str, Any],
+        resolution_id: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str | None = None,
+    ) -> Any:
+        """Run an action if policy allows it, and return its result; see `CRARuntime.execute`."""
+        order = Order(
+            session_id=session_id,
+            action_id=action_id,
+            parameters=parameters,  # type: ignore[arg-type] # checked, with a clear error, where the call is decided
+            resolution_id=resolution_id,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id,
+        )
+        return (await self._execute(order)).value()
+
+    async def _execute(self, order: Order) -> Ending:
+        begun = await self._off(self._execution.begin, order)
+        return await self._run(begun) if isinstance(begun, Permit) else begun
+
+    async def _run(self, permit: Permit) -> Ending:
+        execution = self._execution
+        try:
+            # The deadline's own TimeoutError is told from one that the executor raises.
+            async with asyncio.timeout(permit.context.timeout_seconds) as deadline:
+                result = await self._call(permit)
+        except TimeoutError as error:
+            if not deadline.expired():
+                return await self._off(
+                    execution.fail, permit, "executor_error", f"{type(error).__name__}: {error}", cause=error
+                )
+            return await self._off(
+                execution.fail,
+                permit,
+                "timeout",
+                f"no answer within {permit.context.timeout_seconds} s; whether it took effect is unknown",
+            )
+        except Exception as error:
+            return await self._off(
+                execution.fail, permit, "executor_error", f"{type(error).__name__}: {error}", cause=error
+            )
+        except BaseException:
+            # The task is being cancelled; what was begun still gets its outcome.
+            await self._off(execution.fail, permit, "cancelled", "the caller was interrupted")
+            raise
+        return await self._off(execution.succeed, permit, result)
+
+    async def _call(self, permit: Permit) -> Any:
+        executor = permit.executor
+        arguments = executor.arguments(permit.parameters, permit.context)
+        if executor.is_async:
+            return await executor.function(*arguments)
+        if executor.inline:
+            return executor.function(*arguments)
+        return await asyncio.wrap_future(self._workers.submit(executor.function, *arguments))
+
+    # The wire
+
+    async def handle(self, request: Request | bytes | str | Mapping[str, Any]) -> bytes:
+        """Answer a CARP request with the canonical JSON of its response; see `CRARuntime.handle`."""
+        carp = self._request(request)
+        live = await self._off(self._kernel.live, carp.requester.session_id)
+        self._check(live.record, carp)
+        if carp.operation is Operation.RESOLVE:
+            decided = await self._off(self._kernel.resolve, live.record.session_id, engine.ask_of(carp))
+            return decided.canonical
+        return response_bytes((await self._execute(self._order_of(carp))).response())
+
+    async def simulate(
+        self,
+        session_id: str,
+        request: Request | Mapping[str, Any] | str | None = None,
+        *,
+        action_id: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        risk_tier: RiskTier | str = "low",
+        context_hints: Iterable[str] = (),
+        required_capabilities: Iterable[str] = (),
+        atlas_ids: Iterable[str] = (),
+        context: Mapping[str, Any] | None = None,
+    ) -> Simulation:
+        """Answer as `resolve` or `execute` would, and do nothing; see `CRARuntime.simulate`."""
+        return await self._off(
+            self._simulate,
+            session_id,
+            request,
+            action_id,
+            parameters,
+            risk_tier,
+            context_hints,
+            required_capabilities,
+            atlas_ids,
+            context,
+        )
+
+    # The record
+
+    async def get_trace(self, session_id: str, first: int = 0, count: int | None = None) -> Trace:
+        """Return the session's events from sequence `first`, as they are stored."""
+        return Trace(await self._off(self._kernel.storage.events, session_id, first, count))
+
+    async def verify_chain(self, session_id: str) -> ChainVerification:
+        """Verify a session's chain over the stored bytes."""
+        return verify_trace(await self._off(self._kernel.storage.events, session_id))
+
+
+class AsyncApprovals:
+    """`Approvals`, awaited."""
+
+    def __init__(self, runtime: AsyncCRARuntime) -> None:
+        self._off = runtime._off
+        self._approvals = Approvals(runtime._kernel)
+
+    async def list(self, *, session_id: str | None = None, status: Status | None = None) -> Records:
+        """Return approvals, oldest first."""
+        return await self._off(self._approvals.list, session_id=session_id, status=status)
+
+    async def get(self, approval_id: str) -> ApprovalRecord:
+        """Return one approval; raises `ApprovalNotFound`."""
+        return await self._off(self._approvals.get, approval_id)
+
+    async def grant(self, approval_id: str, *, approver: str, reason: str | None = None) -> ApprovalRecord:
+        """Record that `approver` agrees; see `Approvals.grant`."""
+        return await self._off(self._approvals.grant, approval_id, approver=approver, reason=reason)
+
+    async def reject(self, approval_id: str, *, approver: str, reason: str | None = None) -> ApprovalRecord:
+        """Record that `approver` does not agree; see `Approvals.reject`."""
+        return await self._off(self._approvals.reject, approval_id, approver=approver, reason=reason)
+
+    async def expire(self) -> Records:
+        """Record the expiry of every open approval whose time is over; returns those."""
+        return await self._off(self._approvals.expire)

@@ -1,0 +1,361 @@
+"""The engine: what is decided about a request. Pure: no I/O, no clock, no randomness."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct, UnsetType
+
+from cra._core import assemble
+from cra._core.canonical import dumps
+from cra._core.chain import Chain, EventBatch
+from cra._core.policy import Outcome
+from cra._core.sha256 import hexdigest
+from cra.atlas.limits import cost_of, counter_key, least_cost
+from cra.atlas.snapshot import RISK_RANK, RISKS, BoundPolicy, Snapshot
+from cra.protocol.carp import (
+    Constraint,
+    Decision,
+    DecisionType,
+    DeniedAction,
+    Request,
+    Resolution,
+)
+from cra.storage.base import Claim, ResolutionRecord, SessionRecord
+
+MICRO = 1_000_000
+
+# What a limit policy's usage says besides microseconds to wait.
+NEVER = -1
+NO_COST = -2
+
+
+class Ask(NamedTuple):
+    """A resolve, with its defaults filled in; `risk` is 0..3. A missing id or timestamp is made by the batch."""
+
+    goal: str
+    risk: int = 0
+    hints: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    atlas_ids: tuple[str, ...] = ()
+    context: dict[str, Any] = {}
+    request_id: str | None = None
+    timestamp: str | None = None
+    parent_session_id: str | None = None
+
+
+class Rules(NamedTuple):
+    """The settings that a decision depends on."""
+
+    ttl_seconds: int
+    max_context_tokens: int
+    capture: bool
+
+
+class Decided(Struct, frozen=True, kw_only=True):
+    """A decided resolve: the answer, the same as canonical JSON, and what the session keeps of it."""
+
+    resolution: Resolution
+    canonical: bytes
+    record: ResolutionRecord
+
+
+def ask_of(request: Request) -> Ask:
+    """Return what a CARP request asks."""
+    parent = request.requester.parent_session_id
+    return Ask(
+        goal=request.task.goal,
+        risk=RISK_RANK[request.task.risk_tier],
+        hints=request.task.context_hints,
+        capabilities=request.task.required_capabilities,
+        atlas_ids=request.atlas_ids,
+        context=request.context,
+        request_id=request.request_id,
+        timestamp=request.timestamp,
+        parent_session_id=None if isinstance(parent, UnsetType) else parent,
+    )
+
+
+def decide(
+    snapshot: Snapshot,
+    request: Request,
+    now_us: int,
+    *,
+    entropy: bytes = bytes(16),
+    usage: dict[int, int] | None = None,
+    rules: Rules = Rules(3600, 8000, False),
+) -> Decided:
+    """Decide about a request as a new session's first; the same inputs give the same bytes.
+
+    `usage` maps a limit policy's index to the microseconds to wait, as `Storage.peek` tells them.
+    """
+    requester = request.requester
+    chain = Chain(requester.session_id, requester.session_id)
+    session = SessionRecord(
+        session_id=requester.session_id,
+        agent_id=requester.agent_id,
+        goal=request.task.goal,
+        trace_id=requester.session_id,
+        started_us=now_us,
+    )
+    return resolve(snapshot, session, ask_of(request), chain.begin(now_us, entropy), usage, rules)
+
+
+def merged_context(session: SessionRecord, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the context that conditions see: what the host said of the session wins over the request's."""
+    if not session.context:
+        return context
+    return {**context, **session.context}
+
+
+def resolve(
+    snapshot: Snapshot,
+    session: SessionRecord,
+    ask: Ask,
+    batch: EventBatch,
+    usage: dict[int, int] | None,
+    rules: Rules,
+) -> Decided:
+    """Decide about a resolve and add its events to `batch`; raises `AtlasNotFound` for an unknown atlas."""
+    context = merged_context(session, ask.context)
+    windows = snapshot.open_windows(batch.now_us)
+    considered = snapshot.considered(ask.atlas_ids, ask.capabilities)
+    outcome = snapshot.table.evaluate(session.agent_id, ask.risk, context, windows, usage, considered)
+    chosen: list[int] = []
+    skipped: list[int] = []
+    if snapshot.context is not None:
+        packs = snapshot.open_packs(session.agent_id, ask.risk, context, windows, ask.atlas_ids, ask.capabilities)
+        chosen, skipped = snapshot.context.select(ask.goal, ask.hints, packs, rules.max_context_tokens)
+    resolved = assemble.resolve(
+        batch,
+        snapshot.fragments,
+        outcome,
+        request_id=ask.request_id,
+        timestamp=ask.timestamp,
+        agent_id=session.agent_id,
+        session_id=session.session_id,
+        parent_session_id=ask.parent_session_id,
+        trace_id=session.trace_id,
+        goal=ask.goal,
+        risk=RISKS[ask.risk],
+        hints=ask.hints,
+        capabilities=ask.capabilities,
+        atlas_ids=ask.atlas_ids,
+        context=ask.context,
+        capture=rules.capture,
+        ttl_seconds=rules.ttl_seconds,
+        chosen=chosen,
+        skipped=skipped,
+    )
+    allowed = outcome.offered(snapshot.plain, snapshot.confirming)
+    resolution = Resolution(
+        carp_version="1.0",
+        resolution_id=resolved.resolution_id,
+        request_id=resolved.request_id,
+        timestamp=batch.timestamp,
+        decision=_decision(resolved.decision_type, resolved.reason),
+        context_blocks=tuple([snapshot.blocks[number] for number in chosen]) if chosen else (),
+        allowed_actions=allowed,
+        denied_actions=_denied(snapshot, outcome, usage) if outcome.denied_count else (),
+        constraints=_constraints(snapshot, outcome),
+        ttl_seconds=rules.ttl_seconds,
+        trace_id=session.trace_id,
+    )
+    record = ResolutionRecord(
+        resolution_id=resolved.resolution_id,
+        expires_us=batch.now_us + rules.ttl_seconds * MICRO,
+        goal=ask.goal,
+        risk=ask.risk,
+        atlas_ids=ask.atlas_ids,
+        capabilities=ask.capabilities,
+        context=ask.context,
+        offered=frozenset([action.action_id for action in allowed]),
+    )
+    return Decided(resolution=resolution, canonical=resolved.data, record=record)
+
+
+_DECISIONS: dict[tuple[str, str | None], Decision] = {}
+
+
+def _decision(kind: str, reason: str | None) -> Decision:
+    # PERF: there are five, so each is made once.
+    known = _DECISIONS.get((kind, reason))
+    if known is None:
+        known = Decision(type=DecisionType(kind), reason=reason, approval_id=None, expires_at=None)
+        _DECISIONS[kind, reason] = known
+    return known
+
+
+def _denied(snapshot: Snapshot, outcome: Outcome, usage: dict[int, int] | None) -> tuple[DeniedAction, ...]:
+    return tuple(
+        [
+            denied_action(snapshot, action, policy, (usage or {}).get(policy, 0))
+            for action, _, policy in outcome.refused()
+        ]
+    )
+
+
+def denied_action(snapshot: Snapshot, action: int, policy: int, wait_us: int) -> DeniedAction:
+    """Return the denial of an action by a policy's index, -1 for the default."""
+    bound = snapshot.actions[action]
+    if policy < 0:
+        return DeniedAction(
+            action_id=bound.action.action_id, reason=f"no allow policy of atlas `{bound.atlas_id}` matches"
+        )
+    decided = snapshot.policies[policy]
+    reason = decided.reason
+    if decided.limit is not None and wait_us > 0:
+        reason = f"{reason}; retry in {seconds(wait_us)} s"
+    return DeniedAction(action_id=bound.action.action_id, reason=reason, policy_id=decided.policy_id)
+
+
+def seconds(wait_us: int) -> int:
+    """Return whole seconds to wait, rounded up."""
+    return -(-wait_us // MICRO)
+
+
+def _constraints(snapshot: Snapshot, outcome: Outcome) -> tuple[Constraint, ...]:
+    bindings = outcome.bindings()
+    if not bindings:
+        return ()
+    return tuple(
+        [
+            Constraint(
+                constraint_id=f"{bound.atlas_id}:{bound.policy_id}",
+                type=bound.constraint_type,
+                parameters={
+                    "actions": [snapshot.actions[action].action.action_id for action in actions],
+                    **(bound.constraint or {}),
+                },
+            )
+            for bound, actions in ((snapshot.policies[policy], actions) for policy, actions in bindings)
+        ]
+    )
+
+
+def canonical_request(request: Request) -> bytes:
+    """Return the canonical JSON of a request: every default filled in, absent optionals left out."""
+    return dumps(msgspec.to_builtins(request))
+
+
+def canonical_resolution(resolution: Resolution) -> bytes:
+    """Return the canonical JSON of a resolution; the same bytes that were hashed into the trace."""
+    return dumps(msgspec.to_builtins(resolution))
+
+
+# Limits
+
+
+def peekable(snapshot: Snapshot, agent_id: str, session_id: str) -> tuple[list[int], list[Claim]]:
+    """Return the limit policies of a snapshot and the least that a call of this session would claim of each."""
+    claims = [
+        Claim(counter_key(limit, agent_id, session_id), limit.rate, limit.amount, limit.window_us, least_cost(limit))
+        for _, limit in snapshot.limits
+    ]
+    return [policy for policy, _ in snapshot.limits], claims
+
+
+def usage_of(policies: list[int], waits: list[int]) -> dict[int, int]:
+    """Return what `evaluate` and `decide` want to know of limits: only those that have no room."""
+    return {policy: wait_us for policy, wait_us in zip(policies, waits, strict=True) if wait_us}
+
+
+class Call(NamedTuple):
+    """One call as it is decided: what the resolution said of its goal, and the parameters."""
+
+    action: int
+    action_id: str
+    risk: int
+    context: dict[str, Any]
+    parameters: Mapping[str, Any]
+    parameters_hash: str
+
+
+def claims_of(
+    snapshot: Snapshot, session: SessionRecord, call: Call, windows: bytes | None
+) -> tuple[list[int], list[Claim], dict[int, int]]:
+    """Return the limit policies that bind a call, its claims on them, and the usage of those it has no cost for."""
+    policies: list[int] = []
+    claims: list[Claim] = []
+    usage: dict[int, int] = {}
+    for policy in snapshot.table.limits(
+        call.action, session.agent_id, call.risk, call.context, windows, call.parameters
+    ):
+        limit = snapshot.policies[policy].limit
+        assert limit is not None
+        cost = cost_of(limit, call.parameters)
+        if cost is None:
+            usage[policy] = NO_COST
+            continue
+        if cost > limit.amount:
+            usage[policy] = NEVER
+            continue
+        policies.append(policy)
+        key = counter_key(limit, session.agent_id, session.session_id)
+        claims.append(Claim(key, limit.rate, limit.amount, limit.window_us, cost))
+    return policies, claims, usage
+
+
+class Verdict(NamedTuple):
+    """What was decided about one call; `policy` is None when none decided."""
+
+    decision: str
+    policy: BoundPolicy | None
+    reason: str | None
+    wait_us: int
+
+    @property
+    def result(self) -> str | None:
+        """The word for policy.evaluated."""
+        return self.decision if self.policy is not None else None
+
+
+def judge(
+    snapshot: Snapshot,
+    session: SessionRecord,
+    call: Call,
+    windows: bytes | None,
+    usage: dict[int, int] | None,
+    *,
+    approved: bool,
+) -> Verdict:
+    """Decide about one call; `approved` says that a person agreed to exactly this call."""
+    decision, number = snapshot.table.decide(
+        call.action, session.agent_id, call.risk, call.context, windows, usage, call.parameters, approved
+    )
+    policy = snapshot.policies[number] if number >= 0 else None
+    if decision == "allow":
+        return Verdict(decision, policy, None, 0)
+    wait_us = (usage or {}).get(number, 0)
+    if wait_us == NO_COST:
+        reason = f"the call names no cost for the budget of policy `{policy.policy_id if policy else ''}`"
+        return Verdict(decision, policy, reason, 0)
+    denied = denied_action(snapshot, call.action, number, wait_us)
+    return Verdict(decision, policy, denied.reason, max(wait_us, 0))
+
+
+def evaluated_payload(action_id: str, verdict: Verdict, policy: BoundPolicy) -> dict[str, Any]:
+    """Return the payload of policy.evaluated for one call."""
+    # A granted approval lets the call pass; what the policy itself says stays that it asks for one.
+    asks = policy.type.value.startswith("require") and verdict.decision == "allow"
+    payload: dict[str, Any] = {
+        "action_id": action_id,
+        "atlas_id": policy.atlas_id,
+        "policy_id": policy.policy_id,
+        "result": "requires_approval" if asks else verdict.decision,
+    }
+    if verdict.wait_us > 0:
+        payload["retry_after_seconds"] = seconds(verdict.wait_us)
+    return payload
+
+
+def parameters_digest(parameters: Any) -> tuple[bytes, str]:
+    """Return the canonical JSON of a call's parameters and its SHA-256."""
+    data = dumps(parameters)
+    return data, hexdigest(data)
+
+
+def parse_canonical(data: bytes) -> Any:
+    """Return the value of canonical JSON that CRA itself wrote; integers keep every digit."""
+    return json.loads(data)

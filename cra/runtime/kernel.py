@@ -1,0 +1,309 @@
+"""The kernel: sessions and their chains, between the pure engine and a store."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, TypeVar
+
+from msgspec import structs
+
+from cra._core.canonical import digest, dumps
+from cra._core.chain import Chain, EventBatch
+from cra.atlas.snapshot import Snapshot
+from cra.errors import (
+    InvalidRequest,
+    SessionEnded,
+    SessionNotFound,
+    StaleHead,
+)
+from cra.protocol.trace import GENESIS_HASH
+from cra.runtime import engine
+from cra.runtime.config import RuntimeConfig, system_clock
+from cra.runtime.engine import Ask, Decided, Rules
+from cra.storage.base import Change, SessionRecord, Storage
+
+T = TypeVar("T")
+
+# A stale head means somebody else made progress; this many times in a row it means something is wrong.
+_MAX_ATTEMPTS = 100
+_ENTROPY_SIZE = 16
+_END_REASONS = ("completed", "timeout", "error", "cancelled")
+
+
+class Live:
+    """A session this process works with: its record, its chain's head, and the lock that orders its events."""
+
+    __slots__ = ("chain", "lock", "record")
+
+    def __init__(self, record: SessionRecord, chain: Chain) -> None:
+        self.record = record
+        self.chain = chain
+        self.lock = Lock()
+
+
+class _Entropy:
+    """Random bytes in pieces of 16, drawn from the system a few hundred at a time."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        # A forked child must not hand out the ids that its parent will.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._pieces.clear)
+
+    def __call__(self, size: int) -> bytes:
+        try:
+            return self._pieces.popleft()
+        except IndexError:
+            block = os.urandom(_ENTROPY_SIZE * 256)
+            self._pieces.extend(
+                block[at : at + _ENTROPY_SIZE] for at in range(_ENTROPY_SIZE, len(block), _ENTROPY_SIZE)
+            )
+            return block[:_ENTROPY_SIZE]
+
+
+class _LimitClock:
+    """Microseconds that only go forward, whatever happens to the system's clock."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def __call__(self) -> int:
+        return (time.monotonic_ns() + self._offset_ns) // 1000
+
+
+class Kernel:
+    """Everything two drivers share; its methods block as long as the store does."""
+
+    def __init__(self, config: RuntimeConfig, storage: Storage, snapshot: Snapshot) -> None:
+        self.config = config
+        self.storage = storage
+        # Replaced as a whole when an atlas is loaded or unloaded; a call reads it once.
+        self.snapshot = snapshot
+        self.now_us = config.clock
+        self.limits_now_us = _LimitClock() if config.clock is system_clock else config.clock
+        self.entropy: Callable[[int], bytes] = _Entropy() if config.ids is os.urandom else config.ids
+        self.rules = Rules(config.default_ttl_seconds, config.max_context_tokens, config.capture_parameters == "full")
+        self._live: dict[str, Live] = {}
+
+    # Sessions
+
+    def live(self, session_id: str) -> Live:
+        """Return the session, loaded if need be; raises `SessionNotFound`."""
+        found = self._live.get(session_id)
+        if found is None:
+            if not isinstance(session_id, str):
+                raise SessionNotFound(f"session_id is `{type(session_id).__name__}`, expected a string")
+            record, head = self.storage.load(session_id)
+            found = self._keep(Live(record, Chain(session_id, record.trace_id, head.sequence, head.hash, head.last_us)))
+        return found
+
+    def _keep(self, live: Live) -> Live:
+        while len(self._live) >= self.config.max_cached_sessions:
+            # Who still holds an evicted session finds a stale head, reloads and goes on.
+            self._live.pop(next(iter(self._live)), None)
+        return self._live.setdefault(live.record.session_id, live)
+
+    def forget(self, session_id: str) -> None:
+        """Drop what is cached of a session."""
+        self._live.pop(session_id, None)
+
+    def reload(self, live: Live) -> None:
+        """Read record and head again after another writer has extended the chain."""
+        record, head = self.storage.load(live.record.session_id)
+        live.record = record
+        live.chain = Chain(record.session_id, record.trace_id, head.sequence, head.hash, head.last_us)
+
+    def begin(self, live: Live) -> EventBatch:
+        """Start a batch on the session's head."""
+        return live.chain.begin(self.now_us(), self.entropy(_ENTROPY_SIZE))
+
+    def commit(self, live: Live, batch: EventBatch, change: Change) -> bool:
+        """Append a batch; False when the head was stale and the session has been reloaded."""
+        try:
+            self.storage.append(live.record.session_id, live.chain.head, batch, change)
+        except StaleHead:
+            self.reload(live)
+            return False
+        live.chain.advance(batch)
+        return True
+
+    def commit_until_done(self, live: Live, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
+        """Build and append until the head holds still; `build` sees the reloaded session each time."""
+        for _ in range(_MAX_ATTEMPTS):
+            batch = self.begin(live)
+            change, value = build(batch)
+            if self.commit(live, batch, change):
+                return value
+        raise StaleHead(f"session `{live.record.session_id}`: the head moved {_MAX_ATTEMPTS} times in a row")
+
+    def create_session(
+        self,
+        agent_id: str,
+        goal: str,
+        *,
+        session_id: str | None = None,
+        trace_id: str | None = None,
+        parent_session_id: str | None = None,
+        context: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> SessionRecord:
+        """Start a session and record it."""
+        agent_id = check_text("agent_id", agent_id, 255)
+        goal = check_text("goal", goal, 10_000)
+        if parent_session_id is not None:
+            self.live(parent_session_id)
+        now_us, entropy = self.now_us(), self.entropy(_ENTROPY_SIZE)
+        if session_id is None or trace_id is None:
+            # A chain of its own gives the ids; its batch is thrown away.
+            maker = Chain(_NIL_UUID, _NIL_UUID).begin(now_us, entropy)
+            session_id = session_id or maker.new_id()
+            trace_id = trace_id or maker.new_id()
+            entropy = self.entropy(_ENTROPY_SIZE)
+        check_uuid("session_id", session_id)
+        check_uuid("trace_id", trace_id)
+        chain = Chain(session_id, trace_id)
+        batch = chain.begin(now_us, entropy)
+        record = SessionRecord(
+            session_id=session_id,
+            agent_id=agent_id,
+            goal=goal,
+            trace_id=trace_id,
+            started_us=batch.now_us,
+            parent_session_id=parent_session_id,
+            context=_json_object("context", context),
+            metadata=_json_object("metadata", metadata),
+        )
+        payload: dict[str, Any] = {
+            "agent_id": agent_id,
+            "goal": goal,
+            "atlases": [
+                {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
+                for atlas in self.snapshot.atlases
+            ],
+        }
+        if parent_session_id is not None:
+            payload["parent_session_id"] = parent_session_id
+        if record.metadata:
+            payload["metadata"] = record.metadata
+        if record.context:
+            kept = record.context if self.rules.capture else digest(record.context)
+            payload["context" if self.rules.capture else "context_hash"] = kept
+        batch.add("session.started", payload)
+        self.storage.append(session_id, GENESIS_HASH, batch, Change(session=record))
+        chain.advance(batch)
+        self._keep(Live(record, chain))
+        return record
+
+    def end_session(self, session_id: str, reason: str) -> SessionRecord:
+        """End a session; raises `SessionEnded` when it has ended."""
+        if reason not in _END_REASONS:
+            raise InvalidRequest(f"reason is `{reason}`, expected one of {', '.join(_END_REASONS)}", pointer="/reason")
+        live = self.live(session_id)
+        with live.lock:
+
+            def build(batch: EventBatch) -> tuple[Change, SessionRecord]:
+                # The count that the store keeps is the one that every writer added to.
+                record, _ = self.storage.load(session_id)
+                check_active(record)
+                ended = _ended(record, batch.now_us, reason)
+                payload = {
+                    "reason": reason,
+                    "duration_ms": (batch.now_us - record.started_us) // 1000,
+                    "action_count": record.action_count,
+                }
+                batch.add("session.ended", payload)
+                return Change(session=ended), ended
+
+            ended = self.commit_until_done(live, build)
+            live.record = ended
+        self.forget(session_id)
+        self._retain()
+        return ended
+
+    def _retain(self) -> None:
+        keep = self.config.retention
+        if keep is None:
+            return
+        ended = sorted(self.storage.sessions(status="ended", limit=1 << 40), key=lambda record: record.ended_us or 0)
+        for record in ended[: max(0, len(ended) - keep)]:
+            self.storage.purge(record.session_id)
+
+    # Resolving
+
+    def usage(self, snapshot: Snapshot, session: SessionRecord) -> dict[int, int] | None:
+        """Return which of the snapshot's limits have no room for this session, without taking from any."""
+        if not snapshot.limits:
+            return None
+        policies, claims = engine.peekable(snapshot, session.agent_id, session.session_id)
+        return engine.usage_of(policies, self.storage.peek(claims, self.limits_now_us()))
+
+    def resolve(self, session_id: str, ask: Ask) -> Decided:
+        """Decide, record, answer."""
+        live = self.live(session_id)
+        with live.lock:
+            for _ in range(_MAX_ATTEMPTS):
+                record = live.record
+                check_active(record)
+                snapshot = self.snapshot
+                usage = self.usage(snapshot, record) if snapshot.limits else None
+                batch = live.chain.begin(self.now_us(), self.entropy(_ENTROPY_SIZE))
+                decided = engine.resolve(snapshot, record, ask, batch, usage, self.rules)
+                change = Change(resolution=decided.record, request_id=decided.resolution.request_id)
+                if self.commit(live, batch, change):
+                    return decided
+        raise StaleHead(f"session `{session_id}`: the head moved {_MAX_ATTEMPTS} times in a row")
+
+    def preview(self, session_id: str, ask: Ask) -> tuple[Decided, bytes]:
+        """Decide as `resolve` does, and write nothing; also return the events it would have written."""
+        live = self.live(session_id)
+        with live.lock:
+            check_active(live.record)
+            snapshot = self.snapshot
+            batch = self.begin(live)
+            decided = engine.resolve(snapshot, live.record, ask, batch, self.usage(snapshot, live.record), self.rules)
+            return decided, batch.data
+
+
+_NIL_UUID = "00000000-0000-0000-0000-000000000000"
+_HEX = frozenset("0123456789abcdef")
+
+
+def check_uuid(name: str, value: object) -> None:
+    if (
+        not isinstance(value, str)
+        or len(value) != 36
+        or any((c != "-") if at in (8, 13, 18, 23) else (c not in _HEX) for at, c in enumerate(value))
+    ):
+        raise InvalidRequest(
+            f"{name} is `{str(value)[:60]}`, expected a UUID of 36 lower-case characters", pointer=f"/{name}"
+        )
+
+
+def check_text(name: str, value: object, longest: int) -> str:
+    """Return a bounded string as exactly that type, or raise `InvalidRequest`."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is `{type(value).__name__}`, expected a string", pointer=f"/{name}")
+    if not 1 <= len(value) <= longest:
+        raise InvalidRequest(f"{name} has {len(value)} characters, expected 1 to {longest}", pointer=f"/{name}")
+    return value if type(value) is str else str(value)
+
+
+def check_active(record: SessionRecord) -> None:
+    if record.status != "active":
+        raise SessionEnded(f"session `{record.session_id}` has ended: {record.end_reason}", hint="create a new session")
+
+
+def _json_object(name: str, value: dict[str, Any] | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name} is `{type(value).__name__}`, expected an object", pointer=f"/{name}")
+    # A copy through the canonical form: what is recorded is what decisions see, whoever holds the original.
+    copied: dict[str, Any] = engine.parse_canonical(dumps(value))
+    return copied
+
+
+def _ended(record: SessionRecord, now_us: int, reason: str) -> SessionRecord:
+    return structs.replace(record, status="ended", ended_us=now_us, end_reason=reason)

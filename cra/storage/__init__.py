@@ -1,0 +1,1 @@
+"""Where events and session state are kept."""

@@ -1,0 +1,194 @@
+"""The storage contract: what every store keeps, and how a change lands."""
+
+from typing import Any, Literal, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from cra._core.chain import EventBatch
+
+
+class Stored(Struct, frozen=True, kw_only=True, gc=False):
+    """The base of what a store keeps beside events."""
+
+
+class SessionRecord(Stored, frozen=True):
+    """A session; times are microseconds since 1970."""
+
+    session_id: str
+    agent_id: str
+    goal: str
+    trace_id: str
+    started_us: int
+    status: Literal["active", "ended"] = "active"
+    ended_us: int | None = None
+    end_reason: str | None = None
+    action_count: int = 0
+    parent_session_id: str | None = None
+    context: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+    @property
+    def id(self) -> str:
+        """The session_id."""
+        return self.session_id
+
+
+class ResolutionRecord(Stored, frozen=True):
+    """What a resolution offered, as long as it can be executed on."""
+
+    resolution_id: str
+    expires_us: int
+    goal: str
+    risk: int
+    atlas_ids: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    context: dict[str, Any]
+    offered: frozenset[str]
+
+
+class IdempotencyRecord(Stored, frozen=True):
+    """An idempotency key: the call it stands for, and its response once there is one."""
+
+    key: str
+    call: str
+    response: bytes | None = None
+
+
+class ApprovalRecord(Stored, frozen=True):
+    """A person's decision about one call, and everything it is bound to."""
+
+    approval_id: str
+    session_id: str
+    agent_id: str
+    action_id: str
+    atlas_id: str
+    policy_id: str | None
+    resolution_id: str
+    parameters_hash: str
+    snapshot_digest: str
+    requested_us: int
+    expires_us: int
+    status: Literal["pending", "granted", "rejected", "expired", "used"] = "pending"
+    approver: str | None = None
+    reason: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Claim(NamedTuple):
+    """What one call takes from one counter; claims with the same key are on the same counter.
+
+    `amount` is calls for a rate and micro-units for a budget, as is `cost`; `window_us` 0 never resets.
+    """
+
+    key: str
+    rate: bool
+    amount: int
+    window_us: int
+    cost: int
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """The state that lands with a batch of events, or not at all.
+
+    `actions` is added to the session's action_count; `claims` are taken at `claims_at_us`, all or none.
+    """
+
+    session: SessionRecord | None = None
+    resolution: ResolutionRecord | None = None
+    request_id: str | None = None
+    idempotency: IdempotencyRecord | None = None
+    approval: ApprovalRecord | None = None
+    actions: int = 0
+    claims: tuple[Claim, ...] = ()
+    claims_at_us: int = 0
+
+
+NO_CHANGE = Change()
+
+
+class Head(NamedTuple):
+    """Where a chain ends: the next sequence, the last event's hash, its time in microseconds."""
+
+    sequence: int
+    hash: str
+    last_us: int
+
+
+class ClaimRefused(Exception):
+    """A counter has no room for a claim; `wait_us` as in `Storage.peek`. Nothing was written."""
+
+    def __init__(self, claim: Claim, wait_us: int) -> None:
+        super().__init__(claim.key)
+        self.claim = claim
+        self.wait_us = wait_us
+
+
+class Storage(Protocol):
+    """A store of sessions; every method may be called from any thread.
+
+    INVARIANT: `append` lands whole or not at all, and only on the expected head. When it returns, the events
+    survive what `durability` promises; when it times out, the outcome is unknown and `load` tells.
+    """
+
+    @property
+    def name(self) -> str:
+        """`memory`, `sqlite`, `postgres`."""
+        ...
+
+    @property
+    def durability(self) -> str:
+        """`none` (lost with the process), `batched` (survives the process) or `strict` (survives power loss)."""
+        ...
+
+    @property
+    def blocking(self) -> bool:
+        """Whether calls wait for I/O, so that an event loop must not make them itself."""
+        ...
+
+    def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
+        """Add a batch and its change.
+
+        Raises `StaleHead` when the head is another, `DuplicateRequest` for a known request_id, `ClaimRefused` when a
+        counter is full, `SessionNotFound`, `SessionExists`, `StorageFull`, `StorageError`.
+        """
+        ...
+
+    def load(self, session_id: str) -> tuple[SessionRecord, Head]:
+        """Return a session and where its chain ends; raises `SessionNotFound`."""
+        ...
+
+    def resolution(self, session_id: str, resolution_id: str) -> ResolutionRecord | None: ...
+
+    def latest_resolution(self, session_id: str, action_id: str | None, now_us: int) -> ResolutionRecord | None:
+        """Return the newest resolution that is not expired and offers the action (any, when None)."""
+        ...
+
+    def idempotency(self, session_id: str, key: str) -> IdempotencyRecord | None: ...
+
+    def approval(self, approval_id: str) -> ApprovalRecord | None: ...
+
+    def approvals(self, *, session_id: str | None = None, status: str | None = None) -> list[ApprovalRecord]:
+        """Return approvals, oldest first."""
+        ...
+
+    def peek(self, claims: list[Claim], now_us: int) -> list[int]:
+        """Return for each claim the microseconds to wait: 0 there is room, -1 it never fits. Takes nothing."""
+        ...
+
+    def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
+        """Return stored lines from sequence `first`; raises `SessionNotFound`."""
+        ...
+
+    def sessions(
+        self, *, agent_id: str | None = None, status: str | None = None, after: str | None = None, limit: int = 100
+    ) -> list[SessionRecord]:
+        """Return sessions in the order of their ids, those after the id `after`."""
+        ...
+
+    def purge(self, session_id: str) -> None:
+        """Remove an ended session with its events; raises `SessionNotFound`, or `SessionError` while active."""
+        ...
+
+    def close(self) -> None:
+        """Release what the store holds; safe to call twice."""
+        ...
