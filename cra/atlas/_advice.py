@@ -15,7 +15,6 @@ from cra.errors import Problem
 from cra.protocol.atlas import Action, Conditions, Policy, PolicyType
 
 _ANYTHING = Conditions()
-_RESTRICTIONS = frozenset(PolicyType) - {PolicyType.ALLOW}
 
 
 def advice(shape: Shape, parts: Parts, tree: Tree) -> Iterator[Problem]:
@@ -60,10 +59,18 @@ def _unreachable_actions(shape: Shape) -> Iterator[Problem]:
     allows = [policy for _, policy in shape.policies if policy.type is PolicyType.ALLOW]
     if not allows:
         return
+    denies = _flat_denies(shape)
     for piece, action in shape.actions:
-        if not any(_binds(policy, action.action_id) for policy in allows):
+        # What is denied to everyone is meant to be out of reach.
+        if not any(_binds(policy, action.action_id) for policy in allows + denies):
             words = f"no allow policy matches `{action.action_id}`, and this atlas has some, so it is never allowed"
             yield _warning(piece, "never_allowed", words, "/action_id")
+
+
+def _flat_denies(shape: Shape) -> list[Policy]:
+    """Return the deny policies that have no conditions."""
+    denies = (policy for _, policy in shape.policies if policy.type is PolicyType.DENY)
+    return [policy for policy in denies if policy.conditions == _ANYTHING]
 
 
 def _shadowed_allows(shape: Shape, names: Names) -> Iterator[Problem]:
