@@ -2,7 +2,7 @@
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strlen
 
 cdef enum:
     MAX_DEPTH = 128
@@ -47,6 +47,16 @@ cdef inline int put(Buffer buf, const char *text, Py_ssize_t n) except -1:
     return 0
 
 
+cdef inline char *copy(char *out, const char *text, Py_ssize_t n) noexcept nogil:
+    """Copy `n` bytes to `out`, which has room for them, and return where they end."""
+    memcpy(out, text, n)
+    return out + n
+
+
+cdef inline char *copy_text(char *out, const char *text) noexcept nogil:
+    return copy(out, text, strlen(text))
+
+
 cdef inline uint64_t load_word(const char *p) noexcept nogil:
     cdef uint64_t word
     memcpy(&word, p, 8)
@@ -66,11 +76,5 @@ cdef int write_string(Buffer buf, str text) except -1
 cdef int write_integer(Buffer buf, int64_t value) except -1
 cdef int write_float(Buffer buf, double value) except -1
 
-# Writes at most 20 bytes at `out`, without the buffer's bounds; returns how many.
-cdef Py_ssize_t digits_into(uint64_t value, char *out) noexcept nogil
-
 # Orders two UTF-8 texts by their UTF-16 code units, as RFC 8785 sorts keys: negative, 0 or positive.
 cdef int compare_keys(const char *a, Py_ssize_t na, const char *b, Py_ssize_t nb) noexcept nogil
-
-# Writes the ES6 form of a finite number at `out`, at most 25 bytes; returns how many.
-cdef Py_ssize_t double_into(double value, char *out) except -1

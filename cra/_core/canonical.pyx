@@ -11,8 +11,9 @@ from cpython.tuple cimport PyTuple_Check
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeASCII
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
+from cra._core.number cimport decimal, digits_into, double_into
 from cra._core.sha256 cimport hex_into, sha256_into
 
 from cra.errors import NotCanonical
@@ -24,7 +25,6 @@ cdef extern from "Python.h":
     void Py_INCREF(PyObject *value)
     void Py_DECREF(PyObject *value)
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
-    char *PyOS_double_to_string(double value, char code, int precision, int flags, int *kind) except NULL
     Py_ssize_t PY_SSIZE_T_MAX
 
 cdef enum:
@@ -32,10 +32,6 @@ cdef enum:
     FIRST_MEMBERS = 32
 
 cdef object _TEN = 10
-cdef const char *_PAIRS = (
-    "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354"
-    "555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
-)
 cdef const char *_HEX = "0123456789abcdef"
 
 
@@ -175,28 +171,6 @@ cdef const char *_utf8(PyObject *text, Py_ssize_t *size, const Place *place) exc
                 "replace the surrogate or send the bytes in another encoding")
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-
-cdef Py_ssize_t digits_into(uint64_t value, char *out) noexcept nogil:
-    cdef char text[20]
-    cdef int i = 20
-    cdef uint64_t rest
-    while value >= 100:
-        rest = value // 100
-        i -= 2
-        memcpy(text + i, _PAIRS + 2 * (value - 100 * rest), 2)
-        value = rest
-    if value >= 10:
-        i -= 2
-        memcpy(text + i, _PAIRS + 2 * value, 2)
-    else:
-        i -= 1
-        text[i] = <char> (c"0" + value)
-    memcpy(out, text + i, 20 - i)
-    return 20 - i
-
-
 cdef int write_integer(Buffer buf, int64_t value) except -1:
     reserve(buf, 21)
     cdef uint64_t size = <uint64_t> value
@@ -208,98 +182,14 @@ cdef int write_integer(Buffer buf, int64_t value) except -1:
     return 0
 
 
-cdef str _decimal(object value):
-    """Return the digits of a large int; halves until `str` accepts the parts whatever its configured limit is."""
-    if value < 0:
-        return "-" + _decimal(-value)
-    if value.bit_length() <= 2100:  # 633 digits; `sys.set_int_max_str_digits` goes down to 640
-        return str(value)
-    half = value.bit_length() * 30103 // 200000
-    high, low = divmod(value, _TEN**half)
-    return _decimal(high) + _decimal(low).zfill(half)
-
-
 cdef int _write_int(Buffer buf, object value) except -1:
     cdef int overflow = 0
     cdef long long small = PyLong_AsLongLongAndOverflow(value, &overflow)
     cdef bytes text
     if not overflow:
         return write_integer(buf, small)
-    text = _decimal(int.__int__(value)).encode()
+    text = decimal(int.__int__(value)).encode()
     return put(buf, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-
-
-cdef Py_ssize_t double_into(double value, char *out) except -1:
-    """Lay the shortest digits that read back as `value` out as ECMAScript does (Number::toString)."""
-    cdef char *start = out
-    cdef char digits[32]
-    cdef char *text
-    cdef const char *p
-    cdef int n = 0  # how many digits
-    cdef int point = 0  # the decimal point stands before digits[point]
-    cdef int exponent = 0
-    cdef bint seen = False
-    cdef bint negative
-    if value == 0:
-        out[0] = c"0"
-        return 1
-    if value < 0:
-        out[0] = c"-"
-        out += 1
-        value = -value
-    if value < 9007199254740992.0 and value == <double> <int64_t> value:
-        return out - start + digits_into(<uint64_t> value, out)
-    text = PyOS_double_to_string(value, c"r", 0, 0, NULL)
-    p = text
-    while p[0] != 0 and p[0] != c"e":
-        if p[0] == c".":
-            seen = True
-        else:
-            if n or p[0] != c"0":
-                digits[n] = p[0]
-                n += 1
-                point += not seen
-            elif seen:
-                point -= 1
-        p += 1
-    if p[0] == c"e":
-        p += 1
-        negative = p[0] == c"-"
-        if p[0] == c"-" or p[0] == c"+":
-            p += 1
-        while p[0] != 0:
-            exponent = 10 * exponent + (p[0] - c"0")
-            p += 1
-        point += -exponent if negative else exponent
-    PyMem_Free(text)
-    while n > 1 and digits[n - 1] == c"0":
-        n -= 1
-    if n <= point <= 21:
-        memcpy(out, digits, n)
-        memset(out + n, c"0", point - n)
-        out += point
-    elif 0 < point <= 21:
-        memcpy(out, digits, point)
-        out[point] = c"."
-        memcpy(out + point + 1, digits + point, n - point)
-        out += n + 1
-    elif -6 < point <= 0:
-        memcpy(out, b"0.", 2)
-        memset(out + 2, c"0", -point)
-        memcpy(out + 2 - point, digits, n)
-        out += 2 - point + n
-    else:
-        out[0] = digits[0]
-        out += 1
-        if n > 1:
-            out[0] = c"."
-            memcpy(out + 1, digits + 1, n - 1)
-            out += n
-        exponent = point - 1
-        out[0] = c"e"
-        out[1] = c"-" if exponent < 0 else c"+"
-        out += 2 + digits_into(-exponent if exponent < 0 else exponent, out + 2)
-    return out - start
 
 
 cdef int write_float(Buffer buf, double value) except -1:
@@ -526,10 +416,10 @@ cdef int _write(Buffer buf, PyObject *pointer, const Place *place) except -1:
             _refuse(place, f"number is `{number}`, expected a finite number", "write null or text instead")
         return write_float(buf, number)
     if not (PyDict_Check(value) or PyList_Check(value) or PyTuple_Check(value)):
-        _refuse(place, f"value has type `{type(value).__name__}`, expected an object, array, text, number, bool or null",
+        _refuse(place, f"value has type `{type(value).__name__}`, expected a JSON value",
                 "convert it to a JSON type first")
     if place.depth == MAX_DEPTH:
-        _refuse(place, f"value is nested more than 128 deep", "flatten the value")
+        _refuse(place, "value is nested more than 128 deep", "flatten the value")
     if PyDict_Check(value):
         return _write_dict(buf, <dict> value, place)
     return _write_sequence(buf, value, place)

@@ -43,7 +43,7 @@ cdef class EventBatch:
     # Write the next id of the batch, 36 characters, at `out`.
     cdef void write_id(self, char *out) noexcept
 
-    # An event is begin_event, then its canonical payload (an object) appended to `buf`, then end_event. An event that was
+    # An event is begin_event, then its canonical payload (an object) appended to `buf`, then end_event. One that was
     # begun and not ended leaves no trace: the next begin_event, or abandon_event, takes it back.
     cdef int begin_event(self, const char *event_type, Py_ssize_t n) except -1
     cdef int end_event(self) except -1
@@ -52,36 +52,3 @@ cdef class EventBatch:
 
 # Write `us` microseconds since 1970, up to the year 9999, as 27 characters at `out`.
 cdef void timestamp_into(int64_t us, char *out) noexcept nogil
-
-
-@cython.final
-cdef class Verdict:
-    cdef readonly bint ok
-    cdef readonly int64_t events
-    cdef readonly object index
-    cdef readonly object offset
-    cdef readonly str reason
-    cdef readonly str message
-    cdef readonly str head
-    cdef readonly str session_id
-    cdef readonly str trace_id
-
-
-@cython.final
-cdef class Verifier:
-    cdef Buffer rest  # the beginning of a line whose end has not come yet
-    cdef Buffer preimage
-    cdef str reason
-    cdef str message
-    cdef Verdict verdict
-    cdef int64_t sequence
-    cdef int64_t events
-    cdef int64_t offset
-    cdef bint has_session
-    cdef char head[64]
-    cdef char timestamp[27]
-    cdef char session_id[36]
-    cdef char trace_id[36]
-
-    cdef int refuse(self, str reason, str message) except -1
-    cdef int check(self, const char *text, Py_ssize_t n) except -1

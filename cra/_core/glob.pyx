@@ -10,8 +10,8 @@ cdef extern from "Python.h":
 def glob_match(str pattern not None, str text not None) -> bool:
     """Say whether all of `text` matches `pattern`.
 
-    `*` is any run of characters, dots too; `?` is one code point; everything else, brackets and backslashes too, is itself.
-    Case matters. The time is linear in the text for a given pattern. Lone surrogates raise `UnicodeEncodeError`.
+    `*` is any run of characters, dots too; `?` is one code point; everything else, brackets too, is itself. Case
+    matters. The time is linear in the text for a given pattern. Lone surrogates raise `UnicodeEncodeError`.
     """
     cdef Py_ssize_t np = 0
     cdef Py_ssize_t nt = 0

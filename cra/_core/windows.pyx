@@ -134,7 +134,7 @@ cdef class BudgetWindow:
     cdef int64_t since  # when the window began; counts only while something is spent
     cdef int64_t newest
 
-    def __cinit__(self, limit, int64_t window_us):
+    def __cinit__(self, object limit, int64_t window_us):
         self.limit = min(_amount(limit, "limit"), LARGEST)
         if not 0 <= window_us <= LARGEST:
             raise ValueError(f"window_us is `{window_us}`, expected 0 to {LARGEST}")
@@ -152,14 +152,14 @@ cdef class BudgetWindow:
             return 0
         return self.since + self.window_us - now_us if self.window_us else NEVER
 
-    def peek(self, cost, int64_t now_us) -> int:
+    def peek(self, object cost, int64_t now_us) -> int:
         """Return 0 if `cost` fits now, -1 if it never will, else the microseconds until it will. Changes nothing."""
         cdef int64_t amount = _amount(cost, "cost")
         _time(now_us)
         with cython.critical_section(self):
             return self.wait(amount, max(now_us, self.newest))
 
-    def take(self, cost, int64_t now_us) -> bool:
+    def take(self, object cost, int64_t now_us) -> bool:
         """Spend `cost` if it fits; a time before the newest spending's is raised to it."""
         cdef int64_t amount = _amount(cost, "cost")
         _time(now_us)
@@ -182,7 +182,7 @@ cdef class BudgetWindow:
             return self.spent_at(max(now_us, self.newest))
 
 
-cdef int64_t _amount(value, str name) except -1:
+cdef int64_t _amount(object value, str name) except -1:
     """Return a non-negative int; one too large for the arithmetic becomes the smallest that is."""
     cdef int overflow = 0
     if not isinstance(value, int):
