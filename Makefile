@@ -81,7 +81,7 @@ types: install $(VENV)/.group-check
 	$(BIN)/mypy
 
 stubs: install $(VENV)/.group-check
-	$(BIN)/stubtest cra._core --ignore-disjoint-bases --mypy-config-file pyproject.toml --allowlist .ci/stubtest.txt
+	$(BIN)/stubtest cra._core --ignore-disjoint-bases --mypy-config-file .ci/stubtest.ini --allowlist .ci/stubtest.txt
 
 schemas: install
 	$(PY) -m cra.protocol.schema --check

@@ -4,7 +4,6 @@ import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -38,10 +37,9 @@ def _fenced(text: str) -> Iterator[str]:
         yield from block.splitlines()
 
 
-def present(module: str) -> bool:
-    """Say whether a module is part of this tree yet."""
-    found = find_spec(module)
-    return found is not None and found.origin is not None  # a bare folder has none
+def present(room: str) -> bool:
+    """Say whether a room of the package is written yet."""
+    return (ROOT / "cra" / room / "__init__.py").is_file()
 
 
 def error_codes() -> set[str]:
@@ -56,7 +54,7 @@ def test_every_error_code_is_in_the_docs(docs: str) -> None:
     assert missing(codes, docs) == []
 
 
-@pytest.mark.skipif(not present("cra.runtime"), reason="the runtime is not written yet")
+@pytest.mark.skipif(not present("runtime"), reason="the runtime is not written yet")
 def test_every_setting_is_in_the_docs(docs: str) -> None:
     from msgspec.structs import fields
 
@@ -65,7 +63,7 @@ def test_every_setting_is_in_the_docs(docs: str) -> None:
     assert missing(settings, docs) == []
 
 
-@pytest.mark.skipif(not present("cra.cli"), reason="the command line is not written yet")
+@pytest.mark.skipif(not present("cli"), reason="the command line is not written yet")
 def test_every_command_is_in_the_docs(docs: str) -> None:
     from typer.main import get_command
 
