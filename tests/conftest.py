@@ -22,9 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    wanted = os.environ.get("CRA_FLAVOUR")
-    if wanted and wanted != _ask("flavour", "build_flavour"):
-        pytest.exit(f"the core is compiled as {_ask('flavour', 'build_flavour')}, expected {wanted}", returncode=3)
+    wanted, found = os.environ.get("CRA_FLAVOUR"), _ask("flavour", "build_flavour")
+    if wanted and wanted != found:
+        pytest.exit(f"the core under test is {found}, expected {wanted}", returncode=3)
     if config.option.seed is None:
         # Workers of a parallel run are told the seed, so that the header's is the one they all use.
         inherited = getattr(config, "workerinput", {}).get("cra_seed")
