@@ -270,7 +270,7 @@ class Snapshot:
                 found.append(((_PHASE[policy.type], priority, place, load), atlas, policy))
         found.sort(key=lambda item: item[0])
         self.policies = [_bind_policy(atlas, policy) for _, atlas, policy in found]
-        self.limits = [(number, bound.limit) for number, bound in enumerate(self.policies) if bound.limit is not None]
+        self.limits = {number: bound.limit for number, bound in enumerate(self.policies) if bound.limit is not None}
         return [self._row(atlas, policy) for _, atlas, policy in found]
 
     def _row(self, atlas: Atlas, policy: Policy) -> tuple[Any, ...]:

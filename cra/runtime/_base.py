@@ -19,12 +19,12 @@ from cra.protocol.codec import check_request, decode_request
 from cra.protocol.fields import RiskTier
 from cra.protocol.times import format_timestamp, parse_timestamp
 from cra.protocol.trace import ChainVerification, Trace
+from cra.runtime.calls import Order, response_bytes
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.engine import Ask, ask_of
-from cra.runtime.execution import Execution, Order
+from cra.runtime.execution import Execution
 from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import Kernel, check_text
-from cra.runtime.wire import response_bytes
 from cra.storage.base import SessionRecord
 from cra.storage.open import open_storage
 
@@ -185,16 +185,13 @@ class RuntimeBase:
         atlas_ids: Iterable[str],
         context: Mapping[str, Any] | None,
     ) -> Simulation:
-        if (request is None) == (action_id is None):
-            raise InvalidRequest(
-                "simulate takes a request or an action_id", hint="give one of the two: a goal, or a call"
-            )
         if action_id is not None:
             order = Order(session_id=session_id, action_id=action_id, parameters=dict(parameters or {}), simulate=True)
             ending, events = self._execution.preview(order)
             answer = ending.response()
             return Simulation(answer=answer, canonical=response_bytes(answer), events=Trace(events))
-        assert request is not None
+        if request is None:
+            raise InvalidRequest("simulate takes a request, a goal or an action_id, and got none of them")
         ask = self._ask(
             self._kernel.live(session_id).record,
             request,
@@ -209,7 +206,8 @@ class RuntimeBase:
 
     def _order_of(self, request: Request) -> Order:
         execution = request.execution
-        assert not isinstance(execution, UnsetType)
+        if isinstance(execution, UnsetType):
+            raise InvalidRequest("execution is missing", pointer="/execution")
         if request.context or request.atlas_ids or request.task.required_capabilities:
             raise InvalidRequest(
                 "execute takes context, atlas_ids and required_capabilities from its resolution",
@@ -236,6 +234,7 @@ def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise InvalidRequest(f"{name} is a string, expected a list of strings", pointer=f"/{name}")
     result = tuple(values)
+    value: object
     for number, value in enumerate(result):
         if not isinstance(value, str) or not 1 <= len(value) <= 1000:
             raise InvalidRequest(

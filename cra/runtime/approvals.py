@@ -50,12 +50,8 @@ class Approvals:
     def expire(self) -> Records:
         """Record the expiry of every open approval whose time is over; returns those."""
         now_us = self._kernel.now_us()
-        expired = []
-        for status in ("pending", "granted"):
-            for record in self.list(status=status):
-                if now_us >= record.expires_us:
-                    expired.append(self._change(record.approval_id, self._expiry))
-        return expired
+        open_ones = [*self.list(status="pending"), *self.list(status="granted")]
+        return [self._change(record.approval_id, self._expiry) for record in open_ones if now_us >= record.expires_us]
 
     def _decide(
         self, approval_id: str, status: Literal["granted", "rejected"], approver: str, reason: str | None

@@ -13,10 +13,9 @@ from cra.protocol.trace import ChainVerification, Trace
 from cra.runtime import engine
 from cra.runtime._base import RuntimeBase, Simulation, verify_trace
 from cra.runtime.approvals import Approvals, Records, Status
+from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import RuntimeConfig
-from cra.runtime.execution import Ending, Order, Permit
 from cra.runtime.executors import WorkerThreads
-from cra.runtime.wire import response_bytes
 from cra.storage.base import ApprovalRecord, SessionRecord
 
 P = ParamSpec("P")
@@ -125,7 +124,7 @@ class AsyncCRARuntime(RuntimeBase):
         self,
         session_id: str,
         action_id: str,
-        parameters: Mapping[str, Any],
+        parameters: dict[str, Any],
         resolution_id: str | None = None,
         *,
         idempotency_key: str | None = None,
@@ -135,7 +134,7 @@ class AsyncCRARuntime(RuntimeBase):
         order = Order(
             session_id=session_id,
             action_id=action_id,
-            parameters=parameters,  # type: ignore[arg-type] # checked, with a clear error, where the call is decided
+            parameters=parameters,
             resolution_id=resolution_id,
             idempotency_key=idempotency_key,
             approval_id=approval_id,

@@ -31,6 +31,10 @@ NEVER = -1
 NO_COST = -2
 
 
+# The context of most requests; nobody writes to it.
+_NOTHING: dict[str, Any] = {}
+
+
 class Ask(NamedTuple):
     """A resolve, with its defaults filled in; `risk` is 0..3. A missing id or timestamp is made by the batch."""
 
@@ -39,7 +43,7 @@ class Ask(NamedTuple):
     hints: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     atlas_ids: tuple[str, ...] = ()
-    context: dict[str, Any] = {}
+    context: dict[str, Any] = _NOTHING
     request_id: str | None = None
     timestamp: str | None = None
     parent_session_id: str | None = None
@@ -51,6 +55,9 @@ class Rules(NamedTuple):
     ttl_seconds: int
     max_context_tokens: int
     capture: bool
+
+
+LIBRARY_RULES = Rules(ttl_seconds=3600, max_context_tokens=8000, capture=False)
 
 
 class Decided(Struct, frozen=True, kw_only=True):
@@ -84,7 +91,7 @@ def decide(
     *,
     entropy: bytes = bytes(16),
     usage: dict[int, int] | None = None,
-    rules: Rules = Rules(3600, 8000, False),
+    rules: Rules = LIBRARY_RULES,
 ) -> Decided:
     """Decide about a request as a new session's first; the same inputs give the same bytes.
 
@@ -251,9 +258,9 @@ def peekable(snapshot: Snapshot, agent_id: str, session_id: str) -> tuple[list[i
     """Return the limit policies of a snapshot and the least that a call of this session would claim of each."""
     claims = [
         Claim(counter_key(limit, agent_id, session_id), limit.rate, limit.amount, limit.window_us, least_cost(limit))
-        for _, limit in snapshot.limits
+        for limit in snapshot.limits.values()
     ]
-    return [policy for policy, _ in snapshot.limits], claims
+    return list(snapshot.limits), claims
 
 
 def usage_of(policies: list[int], waits: list[int]) -> dict[int, int]:
@@ -282,8 +289,7 @@ def claims_of(
     for policy in snapshot.table.limits(
         call.action, session.agent_id, call.risk, call.context, windows, call.parameters
     ):
-        limit = snapshot.policies[policy].limit
-        assert limit is not None
+        limit = snapshot.limits[policy]
         cost = cost_of(limit, call.parameters)
         if cost is None:
             usage[policy] = NO_COST

@@ -27,7 +27,7 @@ from cra.storage.base import Change, SessionRecord, Storage
 T = TypeVar("T")
 
 # A stale head means somebody else made progress; this many times in a row it means something is wrong.
-_MAX_ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 _ENTROPY_SIZE = 16
 _END_REASONS = ("completed", "timeout", "error", "cancelled")
 
@@ -131,12 +131,12 @@ class Kernel:
 
     def commit_until_done(self, live: Live, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
         """Build and append until the head holds still; `build` sees the reloaded session each time."""
-        for _ in range(_MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             batch = self.begin(live)
             change, value = build(batch)
             if self.commit(live, batch, change):
                 return value
-        raise StaleHead(f"session `{live.record.session_id}`: the head moved {_MAX_ATTEMPTS} times in a row")
+        raise StaleHead(f"session `{live.record.session_id}`: the head moved {MAX_ATTEMPTS} times in a row")
 
     def create_session(
         self,
@@ -243,7 +243,7 @@ class Kernel:
         """Decide, record, answer."""
         live = self.live(session_id)
         with live.lock:
-            for _ in range(_MAX_ATTEMPTS):
+            for _ in range(MAX_ATTEMPTS):
                 record = live.record
                 check_active(record)
                 snapshot = self.snapshot
@@ -253,7 +253,7 @@ class Kernel:
                 change = Change(resolution=decided.record, request_id=decided.resolution.request_id)
                 if self.commit(live, batch, change):
                     return decided
-        raise StaleHead(f"session `{session_id}`: the head moved {_MAX_ATTEMPTS} times in a row")
+        raise StaleHead(f"session `{session_id}`: the head moved {MAX_ATTEMPTS} times in a row")
 
     def preview(self, session_id: str, ask: Ask) -> tuple[Decided, bytes]:
         """Decide as `resolve` does, and write nothing; also return the events it would have written."""
@@ -271,6 +271,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def check_uuid(name: str, value: object) -> None:
+    """Raise `InvalidRequest` unless `value` is a UUID as CRA writes it."""
     if (
         not isinstance(value, str)
         or len(value) != 36
@@ -291,6 +292,7 @@ def check_text(name: str, value: object, longest: int) -> str:
 
 
 def check_active(record: SessionRecord) -> None:
+    """Raise `SessionEnded` when the session takes no more calls."""
     if record.status != "active":
         raise SessionEnded(f"session `{record.session_id}` has ended: {record.end_reason}", hint="create a new session")
 

@@ -1,0 +1,454 @@
+"""One try to decide about a call on one chain head: its verdict, its events and the state that lands with them."""
+
+from typing import Any
+
+import msgspec
+
+from cra.atlas.snapshot import RISKS, BoundAction, BoundPolicy, Snapshot
+from cra.errors import (
+    ActionDenied,
+    ApprovalConflict,
+    ApprovalNotFound,
+    ApprovalRequired,
+    CRAError,
+    ExecutorMissing,
+    IdempotencyConflict,
+    InvalidParameters,
+    LimitExceeded,
+    ResolutionExpired,
+    ResolutionRequired,
+)
+from cra.protocol.carp import ExecuteStatus
+from cra.protocol.times import format_timestamp
+from cra.runtime import engine
+from cra.runtime.calls import Ending, Order, Permit, recalled
+from cra.runtime.engine import MICRO, Call, Verdict
+from cra.runtime.executors import ExecutionContext, Executor, ExecutorTable
+from cra.runtime.kernel import Kernel, Live
+from cra.storage.base import ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord
+
+_VIOLATION = {"rate_limited": "rate_limit", "budget_exceeded": "budget", "deny": "denied_action"}
+
+
+class Refusal(Exception):
+    """Carries a refused call's error to where it is recorded and answered."""
+
+    def __init__(self, error: CRAError, *, violation: str | None = None, verdict: Verdict | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.violation = violation
+        self.verdict = verdict
+
+
+class Attempt:
+    """One try to decide about a call on one chain head."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        executors: ExecutorTable,
+        live: Live,
+        order: Order,
+        parameters: dict[str, Any],
+        parameters_hash: str,
+        refused: dict[str, int],
+    ) -> None:
+        self._kernel = kernel
+        self._executors = executors
+        self._live = live
+        self._order = order
+        self._parameters = parameters
+        self._hash = parameters_hash
+        self._refused = refused
+        self._snapshot: Snapshot = kernel.snapshot
+        self.batch = kernel.begin(live)
+        self.change = Change()
+        self._request_id = order.request_id or self.batch.new_id()
+        self._execution_id = self.batch.new_id()
+        self._call_digest = f"{order.action_id}:{parameters_hash}"
+
+    def decide(self) -> Permit | Ending:
+        order, storage = self._order, self._kernel.storage
+        if order.idempotency_key is not None:
+            known = storage.idempotency(order.session_id, order.idempotency_key)
+            if known is not None:
+                return self._repeat(known)
+        resolution: ResolutionRecord | None = None
+        try:
+            resolution = self._resolution()
+            return self._judge(resolution)
+        except Refusal as refusal:
+            return self._refuse(refusal, resolution)
+
+    def _repeat(self, known: IdempotencyRecord) -> Ending:
+        """Answer a call whose idempotency key is known."""
+        key = known.key
+        if known.call != self._call_digest:
+            problem = IdempotencyConflict(
+                f"idempotency_key `{key}` was used for another call", hint="use a new key for a new call"
+            )
+        elif known.response is None:
+            problem = IdempotencyConflict(
+                f"the call of idempotency_key `{key}` has no recorded outcome",
+                hint="it is still running, or its process ended; whether it took effect is unknown",
+            )
+        else:
+            ending = recalled(known.response, self._order.action_id)
+            self._requested(ending.resolution_id, {"replay_of": ending.execution_id})
+            self._land()
+            return ending
+        return self._error(problem, None)
+
+    def _resolution(self) -> ResolutionRecord:
+        """Return the resolution that this call goes by."""
+        order, storage, now_us = self._order, self._kernel.storage, self.batch.now_us
+        if order.resolution_id is not None:
+            record = storage.resolution(order.session_id, order.resolution_id)
+            if record is None:
+                raise Refusal(
+                    ResolutionRequired(
+                        f"resolution `{order.resolution_id}` is not one of this session", hint="call resolve first"
+                    )
+                )
+            if now_us >= record.expires_us:
+                raise Refusal(
+                    ResolutionExpired(
+                        f"resolution `{order.resolution_id}` expired at {format_timestamp(record.expires_us)}",
+                        hint="call resolve again",
+                    )
+                )
+            return record
+        # The newest that offers the action; else the newest there is, to say why the action is denied.
+        record = storage.latest_resolution(order.session_id, order.action_id, now_us)
+        if record is None:
+            record = storage.latest_resolution(order.session_id, None, now_us)
+        if record is None:
+            raise Refusal(
+                ResolutionRequired(
+                    f"action `{order.action_id}`: the session has no unexpired resolution", hint="call resolve first"
+                )
+            )
+        return record
+
+    def _judge(self, resolution: ResolutionRecord) -> Permit | Ending:
+        order, kernel, snapshot = self._order, self._kernel, self._snapshot
+        session = self._live.record
+        index = snapshot.index.get(order.action_id)
+        if index is None:
+            raise Refusal(
+                ActionDenied(
+                    f"action `{order.action_id}` is not declared by any loaded atlas",
+                    action_id=order.action_id,
+                    hint="call one of the resolution's allowed actions",
+                ),
+                violation="unauthorized",
+            )
+        bound = snapshot.actions[index]
+        call = Call(
+            action=index,
+            action_id=order.action_id,
+            risk=max(order.risk, resolution.risk),
+            context=engine.merged_context(session, resolution.context),
+            parameters=self._parameters,
+            parameters_hash=self._hash,
+        )
+        windows = snapshot.open_windows(self.batch.now_us)
+        claims: list[Claim] = []
+        usage: dict[int, int] | None = None
+        limits_us = 0
+        if snapshot.limits:
+            policies, claims, usage = engine.claims_of(snapshot, session, call, windows)
+            limits_us = kernel.limits_now_us()
+            waits = [
+                self._refused.get(claim.key) or wait
+                for claim, wait in zip(claims, kernel.storage.peek(claims, limits_us), strict=True)
+            ]
+            usage.update(engine.usage_of(policies, waits))
+        verdict = engine.judge(snapshot, session, call, windows, usage, approved=False)
+        if verdict.decision in ("allow", "requires_approval"):
+            self._check_offer(resolution, bound)
+        approval: ApprovalRecord | None = None
+        if verdict.decision == "requires_approval":
+            approval = self._approval(resolution)
+            if approval is not None:
+                verdict = engine.judge(snapshot, session, call, windows, usage, approved=True)
+        if verdict.decision not in ("allow", "requires_approval"):
+            raise Refusal(self._denial(verdict), violation=_VIOLATION[verdict.decision], verdict=verdict)
+        self._check_parameters(bound, verdict)
+        if verdict.decision == "requires_approval" and verdict.policy is not None:
+            return self._ask_for_approval(resolution, bound, verdict, verdict.policy)
+        executor = self._executors.find(bound.executor)
+        if executor is None and not order.simulate:
+            raise Refusal(
+                ExecutorMissing(
+                    f"action `{order.action_id}` is allowed, but no executor `{bound.executor}` is registered",
+                    hint="register one with @runtime.executor",
+                )
+            )
+        return self._permit(resolution, bound, executor, verdict, approval, claims, limits_us)
+
+    def _check_offer(self, resolution: ResolutionRecord, bound: BoundAction) -> None:
+        action_id = bound.action.action_id
+        if action_id in resolution.offered:
+            return
+        raise Refusal(
+            ActionDenied(
+                f"resolution `{resolution.resolution_id}` does not offer action `{action_id}`",
+                action_id=action_id,
+                hint="resolve again with a goal, atlas_ids and required_capabilities that include it",
+            ),
+            violation="unauthorized",
+        )
+
+    def _check_parameters(self, bound: BoundAction, verdict: Verdict) -> None:
+        if bound.parameters.matches(self._parameters):
+            return
+        pointer, words = bound.parameters.first_error(self._parameters) or ("", "do not match the schema")
+        raise Refusal(
+            InvalidParameters(
+                f"parameters of `{bound.action.action_id}`{pointer and f' at `{pointer}`'}: {words}",
+                action_id=bound.action.action_id,
+                pointer=pointer,
+                hint="see the action's parameters_schema",
+            ),
+            violation="invalid_parameters",
+            verdict=verdict,
+        )
+
+    def _denial(self, verdict: Verdict) -> ActionDenied:
+        action_id, policy = self._order.action_id, verdict.policy
+        message = f"action `{action_id}` is denied: {verdict.reason}"
+        if policy is not None and verdict.decision in ("rate_limited", "budget_exceeded"):
+            wait = engine.seconds(verdict.wait_us) if verdict.wait_us > 0 else None
+            return LimitExceeded(message, action_id=action_id, policy_id=policy.policy_id, retry_after_s=wait)
+        return ActionDenied(message, action_id=action_id, policy_id=policy.policy_id if policy else None)
+
+    # Approvals
+
+    def _approval(self, resolution: ResolutionRecord) -> ApprovalRecord | None:
+        """Return the granted approval that covers this call, or None when a person still has to decide."""
+        order, storage = self._order, self._kernel.storage
+        if order.approval_id is None:
+            for record in storage.approvals(session_id=order.session_id, status="granted"):
+                if self._covers(record):
+                    return record
+            return None
+        found = storage.approval(order.approval_id)
+        if found is None or found.session_id != order.session_id:
+            raise Refusal(
+                ApprovalNotFound(f"approval `{order.approval_id}` is not one of this session"),
+                violation="unauthorized",
+            )
+        if found.status == "pending" and self._binds(found) and self.batch.now_us < found.expires_us:
+            return None
+        if not self._covers(found):
+            raise Refusal(
+                ApprovalConflict(
+                    f"approval `{order.approval_id}` does not cover this call: {self._mismatch(found)}",
+                    hint="call execute without approval_id to ask for a new one",
+                ),
+                violation="unauthorized",
+            )
+        return found
+
+    def _binds(self, record: ApprovalRecord) -> bool:
+        # INVARIANT: an approval holds for one requester, one action, one set of parameters and one snapshot.
+        return (
+            record.action_id == self._order.action_id
+            and record.parameters_hash == self._hash
+            and record.agent_id == self._live.record.agent_id
+            and record.snapshot_digest == self._snapshot.digest
+        )
+
+    def _covers(self, record: ApprovalRecord) -> bool:
+        return record.status == "granted" and self._binds(record) and self.batch.now_us < record.expires_us
+
+    def _mismatch(self, record: ApprovalRecord) -> str:
+        if record.status != "granted":
+            return f"it is {record.status}"
+        if record.action_id != self._order.action_id:
+            return f"it is for action `{record.action_id}`"
+        if record.parameters_hash != self._hash:
+            return "it is for other parameters"
+        if record.snapshot_digest != self._snapshot.digest:
+            return "the atlases have changed since it was asked for"
+        if self.batch.now_us >= record.expires_us:
+            return f"it expired at {format_timestamp(record.expires_us)}"
+        return "it is for another requester"
+
+    def _ask_for_approval(
+        self, resolution: ResolutionRecord, bound: BoundAction, verdict: Verdict, policy: BoundPolicy
+    ) -> Ending:
+        order, kernel, now_us = self._order, self._kernel, self.batch.now_us
+        record = next(
+            (
+                pending
+                for pending in kernel.storage.approvals(session_id=order.session_id, status="pending")
+                if self._binds(pending) and now_us < pending.expires_us
+            ),
+            None,
+        )
+        self._requested(resolution.resolution_id)
+        self._evaluated(verdict)
+        if record is None:
+            record = ApprovalRecord(
+                approval_id=self.batch.new_id(),
+                session_id=order.session_id,
+                agent_id=self._live.record.agent_id,
+                action_id=order.action_id,
+                atlas_id=bound.atlas_id,
+                policy_id=policy.policy_id,
+                resolution_id=resolution.resolution_id,
+                parameters_hash=self._hash,
+                snapshot_digest=self._snapshot.digest,
+                requested_us=now_us,
+                expires_us=now_us + kernel.config.approval_ttl_seconds * MICRO,
+                # The approver has to see what is asked; the record keeps it only as long as the approval.
+                parameters=self._parameters,
+            )
+            self.batch.add(
+                "approval.requested",
+                {
+                    "approval_id": record.approval_id,
+                    "action_id": order.action_id,
+                    "parameters_hash": self._hash,
+                    "policy_id": policy.policy_id,
+                    "expires_at": format_timestamp(record.expires_us),
+                },
+            )
+            self._land(approval=record)
+        else:
+            self._land()
+        error = ApprovalRequired(
+            f"action `{order.action_id}` waits for approval: {policy.reason}",
+            action_id=order.action_id,
+            approval_id=record.approval_id,
+            policy_id=policy.policy_id,
+            expires_at=format_timestamp(record.expires_us),
+        )
+        return self._ending(ExecuteStatus.PENDING_APPROVAL, resolution.resolution_id, error)
+
+    # What is recorded
+
+    def _permit(
+        self,
+        resolution: ResolutionRecord,
+        bound: BoundAction,
+        executor: Executor | None,
+        verdict: Verdict,
+        approval: ApprovalRecord | None,
+        claims: list[Claim],
+        limits_us: int,
+    ) -> Permit | Ending:
+        order = self._order
+        self._requested(resolution.resolution_id)
+        self._evaluated(verdict)
+        approved = {"action_id": order.action_id, "resolution_id": resolution.resolution_id}
+        used: ApprovalRecord | None = None
+        if approval is not None:
+            approved["approval_id"] = approval.approval_id
+            approved["approver"] = approval.approver or ""
+            used = msgspec.structs.replace(approval, status="used", parameters=None)
+        self.batch.add("action.approved", approved)
+        if executor is None or order.simulate:
+            return self._ending(ExecuteStatus.SUCCESS, resolution.resolution_id, None)
+        idempotency = None
+        if order.idempotency_key is not None:
+            idempotency = IdempotencyRecord(key=order.idempotency_key, call=self._call_digest)
+        self.change = Change(
+            request_id=self._request_id,
+            approval=used,
+            idempotency=idempotency,
+            claims=tuple(claims),
+            claims_at_us=limits_us,
+        )
+        return Permit(
+            live=self._live,
+            bound=bound,
+            executor=executor,
+            parameters=self._parameters,
+            context=ExecutionContext(
+                session_id=order.session_id,
+                agent_id=self._live.record.agent_id,
+                action_id=order.action_id,
+                execution_id=self._execution_id,
+                resolution_id=resolution.resolution_id,
+                timeout_seconds=bound.action.timeout_seconds,
+            ),
+            request_id=self._request_id,
+            idempotency_key=order.idempotency_key,
+            call_digest=self._call_digest,
+            started_us=self.batch.now_us,
+        )
+
+    def _refuse(self, refusal: Refusal, resolution: ResolutionRecord | None) -> Ending:
+        error, verdict = refusal.error, refusal.verdict
+        if refusal.violation is None:
+            return self._error(error, resolution)
+        resolution_id = resolution.resolution_id if resolution is not None else None
+        policy = verdict.policy if verdict is not None else None
+        decided = policy is not None and verdict is not None and verdict.decision != "allow"
+        self._requested(resolution_id)
+        if verdict is not None:
+            self._evaluated(verdict)
+        denied: dict[str, Any] = {"action_id": self._order.action_id, "reason": error.message}
+        violated: dict[str, Any] = {
+            "action_id": self._order.action_id,
+            "violation_type": refusal.violation,
+            "details": error.message,
+        }
+        if decided and policy is not None:
+            denied["policy_id"] = violated["policy_id"] = policy.policy_id
+        self.batch.add("action.denied", denied)
+        self.batch.add("policy.violated", violated)
+        self._land()
+        return self._ending(ExecuteStatus.DENIED, resolution_id, error)
+
+    def _error(self, error: CRAError, resolution: ResolutionRecord | None) -> Ending:
+        """Record a call that never came to a decision."""
+        self.batch.add(
+            "error.occurred",
+            {
+                "error_code": error.code,
+                "error_message": error.message,
+                "action_id": self._order.action_id,
+                "parameters_hash": self._hash,
+                "request_id": self._request_id,
+            },
+        )
+        self._land()
+        return self._ending(ExecuteStatus.ERROR, resolution.resolution_id if resolution else None, error)
+
+    def _requested(self, resolution_id: str | None, more: dict[str, Any] | None = None) -> None:
+        payload: dict[str, Any] = {
+            "action_id": self._order.action_id,
+            "parameters_hash": self._hash,
+            "request_id": self._request_id,
+            "resolution_id": resolution_id,
+        }
+        if self._kernel.rules.capture:
+            payload["parameters"] = self._parameters
+        if self._order.risk:
+            payload["risk_tier"] = RISKS[self._order.risk]
+        if more:
+            payload.update(more)
+        self.batch.add("action.requested", payload)
+
+    def _evaluated(self, verdict: Verdict) -> None:
+        if verdict.policy is not None:
+            self.batch.add("policy.evaluated", engine.evaluated_payload(self._order.action_id, verdict, verdict.policy))
+
+    def _land(self, *, approval: ApprovalRecord | None = None) -> None:
+        self.change = Change(request_id=self._request_id, approval=approval)
+
+    def _ending(self, status: ExecuteStatus, resolution_id: str | None, error: CRAError | None) -> Ending:
+        return Ending(
+            execution_id=self._execution_id,
+            request_id=self._request_id,
+            resolution_id=resolution_id,
+            trace_id=self._live.record.trace_id,
+            timestamp=self.batch.timestamp,
+            status=status,
+            error=error,
+            simulated=self._order.simulate,
+        )
