@@ -1,4 +1,4 @@
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 from cra._core.verifier import Verdict as Verdict, Verifier as Verifier, verify as verify
 
@@ -22,6 +22,7 @@ class Chain:
 
 @final
 class EventBatch:
+    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
     @property
     def now_us(self) -> int: ...
     @property

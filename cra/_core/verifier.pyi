@@ -1,7 +1,8 @@
-from typing import Literal, final
+from typing import Literal, NoReturn, final
 
 @final
 class Verdict:
+    def __init__(self, *args: object, **kwargs: object) -> NoReturn: ...
     @property
     def ok(self) -> bool: ...
     @property

@@ -1,8 +1,8 @@
-from typing import final
+from typing import Self, final
 
 @final
 class RateWindow:
-    def __init__(self, max_calls: int, window_us: int) -> None: ...
+    def __new__(cls, max_calls: int, window_us: int) -> Self: ...
     @property
     def max_calls(self) -> int: ...
     @property
@@ -13,7 +13,7 @@ class RateWindow:
 
 @final
 class BudgetWindow:
-    def __init__(self, limit: int, window_us: int) -> None: ...
+    def __new__(cls, limit: int, window_us: int) -> Self: ...
     @property
     def limit(self) -> int: ...
     @property
