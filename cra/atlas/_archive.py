@@ -153,29 +153,37 @@ def _fault(entry: _Entry, mode: tuple[int, int], bounds: Bounds) -> tuple[str, s
 
 
 def _check_layout(data: bytes, entries: list[_Entry]) -> None:
-    """Refuse entries that share bytes, and local headers that tell another story than the directory."""
-    previous, at = "", 0
+    """Refuse entries that share bytes, bytes that are no entry's, and local headers that tell another story."""
     end = _END.unpack_from(data, len(data) - _END.size)[6]
+    previous, at = "the beginning", 0
+    descriptor: tuple[int, ...] = (0,)
     for entry in sorted(entries, key=lambda entry: entry.offset):
         name = shown(entry.path)
-        if entry.offset < at:
-            raise _Bad(f"`{name}` and `{previous}` overlap")
+        _check_gap(entry.offset - at, descriptor, f"`{name}`", previous)
         if entry.offset + _LOCAL.size > end:
             raise _Bad(f"`{name}` lies outside the archive")
         signature, _, flags, method, _, _, crc, packed, size, n_name, n_extra = _LOCAL.unpack_from(data, entry.offset)
         begin = entry.offset + _LOCAL.size
         told = (crc, packed, size)
-        streamed = flags & _STREAMED and told == (0, 0, 0)
+        streamed = bool(flags & _STREAMED)
         if (
             signature != b"PK\3\4"
             or (flags, method) != (entry.flags, entry.method)
             or data[begin : begin + n_name] != entry.raw_name
-            or not (streamed or told == (entry.crc, entry.packed, entry.size))
+            or not ((streamed and told == (0, 0, 0)) or told == (entry.crc, entry.packed, entry.size))
         ):
             raise _Bad(f"`{name}` is described differently in the directory and before its content")
-        previous, at = name, begin + n_name + n_extra + entry.packed
-        if at > end:
-            raise _Bad(f"`{name}` lies outside the archive")
+        previous, at = f"`{name}`", begin + n_name + n_extra + entry.packed
+        # A streamed entry's sizes follow its content, with or without a signature.
+        descriptor = (12, 16) if streamed else (0,)
+    _check_gap(end - at, descriptor, "the directory", previous)
+
+
+def _check_gap(gap: int, expected: tuple[int, ...], what: str, previous: str) -> None:
+    if gap < 0:
+        raise _Bad(f"{what} and {previous} overlap")
+    if gap not in expected:
+        raise _Bad(f"there are {gap} bytes between {what} and {previous} that belong to no file")
 
 
 def _unpack(data: bytes, entry: _Entry) -> bytes:

@@ -50,12 +50,10 @@ def count_nodes(value: Any, limit: int) -> int:
     count, stack = 1, [value]
     while stack and count <= limit:
         item = stack.pop()
-        if isinstance(item, dict):
-            count += len(item)
-            stack.extend(inner for inner in item.values() if isinstance(inner, dict | list))
-        elif isinstance(item, list):
-            count += len(item)
-            stack.extend(inner for inner in item if isinstance(inner, dict | list))
+        items = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        count += len(items)
+        if count <= limit:
+            stack.extend(inner for inner in items if isinstance(inner, dict | list))
     return count
 
 
@@ -76,13 +74,14 @@ def take_apart(tree: Tree, bounds: Bounds) -> Parts:
     """
     parts = Parts()
     if MANIFEST not in tree.files:
-        if not any(problem.file == MANIFEST for problem in tree.problems):
+        told = any(problem.file == MANIFEST for problem in tree.problems) or (tree.problems and not tree.files)
+        if not told:
             inside = next((path for path in sorted(tree.files) if path.endswith("/" + MANIFEST)), None)
             words = f"expected at the top, found `{shown(inside)}`" if inside else "there is none"
             parts.problems.append(Problem("missing_file", f"`{MANIFEST}` is missing: {words}"))
         return parts
     value = _decoded(tree, MANIFEST, bounds, parts)
-    if value is None:
+    if parts.problems:
         return parts
     if not isinstance(value, dict):
         parts.problems.append(Problem("schema", f"the manifest is {json_type(value)}, expected an object"))

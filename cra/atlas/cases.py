@@ -9,10 +9,10 @@ from msgspec import UNSET, Meta, UnsetType, field
 from cra.atlas._parts import Piece, json_type
 from cra.atlas._tree import shown
 from cra.errors import InvalidInput, InvalidJSON, Problem
-from cra.protocol.fields import ActionId, Identifier, JsonObject, Record, RiskTier, Timestamp
 from cra.protocol.atlas import Manifest
 from cra.protocol.carp import AgentId, DecisionType, ExecuteStatus, Goal, Hint, Resolution
 from cra.protocol.codec import split_validation_error
+from cra.protocol.fields import ActionId, Identifier, JsonObject, Record, RiskTier, Timestamp
 from cra.protocol.jsontext import decode
 from cra.protocol.times import parse_timestamp
 
