@@ -90,8 +90,9 @@ def _with_window(item: Json) -> Json:
 
 
 def atlas_digest(manifest: Json, files: dict[str, str]) -> str:
-    """Return the digest of an atlas: its effective manifest and the digests of its files."""
-    hashes = {path: hashlib.sha256(text.encode("utf-8")).hexdigest() for path, text in files.items()}
+    """Return the digest of an atlas: its effective manifest and the digests of the files that its packs name."""
+    named = [path for pack in manifest.get("context_packs", []) for path in pack.get("files", [])]
+    hashes = {path: hashlib.sha256(files[path].encode("utf-8")).hexdigest() for path in named}
     return canonical.digest({"manifest": effective_manifest(manifest), "files": hashes})
 
 
