@@ -12,6 +12,7 @@ from cra.errors import InvalidInput
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(str text, Py_ssize_t *size) except NULL
+    bint PyUnicode_IS_ASCII(str text)
     double PyOS_string_to_double(const char *text, char **end, PyObject *overflow) except? -1.0
 
 cdef enum:
@@ -63,7 +64,7 @@ cdef bint is_event_type(const char *p, Py_ssize_t n) noexcept nogil:
 
 cdef const char *uuid_text(str text, str name) except NULL:
     cdef Py_ssize_t n = 0
-    if not text.isascii():
+    if not PyUnicode_IS_ASCII(text):
         raise InvalidInput(f"{name} is `{ascii(text)}`, expected a lower-case UUID of 36 characters")
     cdef const char *p = PyUnicode_AsUTF8AndSize(text, &n)
     if n != 36 or not is_uuid(p):
@@ -73,7 +74,7 @@ cdef const char *uuid_text(str text, str name) except NULL:
 
 cdef const char *digest_text(str text, str name) except NULL:
     cdef Py_ssize_t n = 0
-    if not text.isascii():
+    if not PyUnicode_IS_ASCII(text):
         raise InvalidInput(f"{name} is `{ascii(text)}`, expected 64 lower-case hex digits")
     cdef const char *p = PyUnicode_AsUTF8AndSize(text, &n)
     if n != 64 or not is_digest(p):
