@@ -15,6 +15,12 @@ class Fragments:
         snapshot_digest: str,
     ) -> None: ...
 
+    def prefix(self, outcome: Outcome, chosen: list[int]) -> Prefix: ...
+
+@final
+class Prefix:
+    note: Any
+
 @final
 class Resolved:
     @property
@@ -32,12 +38,9 @@ def resolve(
     batch: EventBatch,
     fragments: Fragments,
     outcome: Outcome,
-    *,
-    request_id: str | None,
-    timestamp: str | None,
+    prefix: Prefix,
     agent_id: str,
     session_id: str,
-    parent_session_id: str | None,
     trace_id: str,
     goal: str,
     risk: str,
@@ -45,6 +48,9 @@ def resolve(
     capabilities: tuple[str, ...],
     atlas_ids: tuple[str, ...],
     context: dict[str, Any],
+    request_id: str | None,
+    timestamp: str | None,
+    parent_session_id: str | None,
     capture: bool,
     ttl_seconds: int,
     chosen: list[int],

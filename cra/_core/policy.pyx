@@ -37,7 +37,7 @@ cdef class Outcome:
             raise ValueError("size is negative")
         self.size = size
         self.code = <unsigned char *> PyMem_Malloc(size or 1)
-        self.policy = <int *> PyMem_Malloc((size or 1) * sizeof(int))
+        self.policy = <int *> PyMem_Calloc(size or 1, sizeof(int))
         if self.code == NULL or self.policy == NULL:
             raise MemoryError
         memset(self.code, SKIPPED, size)

@@ -13,6 +13,9 @@ cdef extern from "sha256.h" nogil:
     int cra_sha256_select(int wanted)
     int cra_sha256_selected()
     void cra_sha256(const uint8_t *data, size_t n, uint8_t *out)
+    void cra_sha256_init(cra_sha256_state *state)
+    void cra_sha256_update(cra_sha256_state *state, const uint8_t *data, size_t n)
+    void cra_sha256_final(cra_sha256_state *state, uint8_t *out)
 
 cdef dict _NAMES = {"best": CRA_SHA256_BEST, "portable": CRA_SHA256_PORTABLE, "x86-sha": CRA_SHA256_X86,
                     "armv8": CRA_SHA256_ARMV8}
@@ -24,6 +27,17 @@ cra_sha256_select(CRA_SHA256_BEST)
 
 cdef void sha256_into(const uint8_t *data, size_t n, uint8_t *out) noexcept nogil:
     cra_sha256(data, n, out)
+
+
+cdef void sha256_begin(cra_sha256_state *state, const uint8_t *data, size_t n) noexcept nogil:
+    cra_sha256_init(state)
+    cra_sha256_update(state, data, n)
+
+
+cdef void sha256_finish(const cra_sha256_state *begun, const uint8_t *rest, size_t n, uint8_t *out) noexcept nogil:
+    cdef cra_sha256_state state = begun[0]
+    cra_sha256_update(&state, rest, n)
+    cra_sha256_final(&state, out)
 
 
 cdef void hex_into(const uint8_t *data, size_t n, char *out) noexcept nogil:

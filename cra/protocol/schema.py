@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            print(f"{path} differs from the structs; run python -m cra.protocol.schema")
+            sys.stderr.write(f"{path} differs from the structs; run python -m cra.protocol.schema\n")
             drifted = 1
     return drifted
 

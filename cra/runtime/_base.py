@@ -234,8 +234,8 @@ def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise InvalidRequest(f"{name} is a string, expected a list of strings", pointer=f"/{name}")
     result = tuple(values)
-    value: object
-    for number, value in enumerate(result):
+    items: tuple[object, ...] = result
+    for number, value in enumerate(items):
         if not isinstance(value, str) or not 1 <= len(value) <= 1000:
             raise InvalidRequest(
                 f"{name}: item {number} is not a string of 1 to 1000 characters", pointer=f"/{name}/{number}"

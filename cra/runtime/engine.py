@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, UnsetType
 
 from cra._core import assemble
+from cra._core.assemble import Prefix, Resolved
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch
 from cra._core.policy import Outcome
@@ -15,7 +16,9 @@ from cra._core.sha256 import hexdigest
 from cra.atlas.limits import cost_of, counter_key, least_cost
 from cra.atlas.snapshot import RISK_RANK, RISKS, BoundPolicy, Snapshot
 from cra.protocol.carp import (
+    AllowedAction,
     Constraint,
+    ContextBlock,
     Decision,
     DecisionType,
     DeniedAction,
@@ -61,11 +64,16 @@ LIBRARY_RULES = Rules(ttl_seconds=3600, max_context_tokens=8000, capture=False)
 
 
 class Decided(Struct, frozen=True, kw_only=True):
-    """A decided resolve: the answer, the same as canonical JSON, and what the session keeps of it."""
+    """A decided resolve: the answer, and what the session keeps of it."""
 
     resolution: Resolution
-    canonical: bytes
+    resolved: Resolved
     record: ResolutionRecord
+
+    @property
+    def canonical(self) -> bytes:
+        """The resolution as canonical JSON; the same bytes that were hashed into the trace."""
+        return self.resolved.data
 
 
 def ask_of(request: Request) -> Ask:
@@ -134,52 +142,82 @@ def resolve(
     if snapshot.context is not None:
         packs = snapshot.open_packs(session.agent_id, ask.risk, context, windows, ask.atlas_ids, ask.capabilities)
         chosen, skipped = snapshot.context.select(ask.goal, ask.hints, packs, rules.max_context_tokens)
+    prefix = snapshot.fragments.prefix(outcome, chosen)
+    offer: Offer = prefix.note or _offer(snapshot, outcome, chosen, prefix)
     resolved = assemble.resolve(
         batch,
         snapshot.fragments,
         outcome,
-        request_id=ask.request_id,
-        timestamp=ask.timestamp,
-        agent_id=session.agent_id,
-        session_id=session.session_id,
-        parent_session_id=ask.parent_session_id,
-        trace_id=session.trace_id,
-        goal=ask.goal,
-        risk=RISKS[ask.risk],
-        hints=ask.hints,
-        capabilities=ask.capabilities,
-        atlas_ids=ask.atlas_ids,
-        context=ask.context,
-        capture=rules.capture,
-        ttl_seconds=rules.ttl_seconds,
-        chosen=chosen,
-        skipped=skipped,
+        prefix,
+        session.agent_id,
+        session.session_id,
+        session.trace_id,
+        ask.goal,
+        RISKS[ask.risk],
+        ask.hints,
+        ask.capabilities,
+        ask.atlas_ids,
+        ask.context,
+        ask.request_id,
+        ask.timestamp,
+        ask.parent_session_id,
+        rules.capture,
+        rules.ttl_seconds,
+        chosen,
+        skipped,
     )
-    allowed = outcome.offered(snapshot.plain, snapshot.confirming)
+    resolution_id = resolved.resolution_id
     resolution = Resolution(
         carp_version="1.0",
-        resolution_id=resolved.resolution_id,
+        resolution_id=resolution_id,
         request_id=resolved.request_id,
         timestamp=batch.timestamp,
         decision=_decision(resolved.decision_type, resolved.reason),
-        context_blocks=tuple([snapshot.blocks[number] for number in chosen]) if chosen else (),
-        allowed_actions=allowed,
-        denied_actions=_denied(snapshot, outcome, usage) if outcome.denied_count else (),
-        constraints=_constraints(snapshot, outcome),
+        context_blocks=offer.blocks,
+        allowed_actions=offer.allowed,
+        denied_actions=_denied(snapshot, outcome, usage) if offer.denied is None else offer.denied,
+        constraints=offer.constraints,
         ttl_seconds=rules.ttl_seconds,
         trace_id=session.trace_id,
     )
     record = ResolutionRecord(
-        resolution_id=resolved.resolution_id,
+        resolution_id=resolution_id,
         expires_us=batch.now_us + rules.ttl_seconds * MICRO,
         goal=ask.goal,
         risk=ask.risk,
         atlas_ids=ask.atlas_ids,
         capabilities=ask.capabilities,
         context=ask.context,
-        offered=frozenset([action.action_id for action in allowed]),
+        offered=offer.ids,
     )
-    return Decided(resolution=resolution, canonical=resolved.data, record=record)
+    return Decided(resolution=resolution, resolved=resolved, record=record)
+
+
+class Offer(NamedTuple):
+    """What follows from the decisions alone; one object serves every resolution that decides the same.
+
+    `denied` is None when a limit decided, because its reason then says how long to wait.
+    """
+
+    allowed: tuple[AllowedAction, ...]
+    ids: frozenset[str]
+    blocks: tuple[ContextBlock, ...]
+    constraints: tuple[Constraint, ...]
+    denied: tuple[DeniedAction, ...] | None
+
+
+def _offer(snapshot: Snapshot, outcome: Outcome, chosen: list[int], prefix: Prefix) -> Offer:
+    allowed = outcome.offered(snapshot.plain, snapshot.confirming)
+    limited = any(decision in ("rate_limited", "budget_exceeded") for _, decision, _ in outcome.refused())
+    offer = Offer(
+        allowed=allowed,
+        ids=frozenset([action.action_id for action in allowed]),
+        blocks=tuple([snapshot.blocks[number] for number in chosen]),
+        constraints=_constraints(snapshot, outcome),
+        denied=None if limited else _denied(snapshot, outcome, None),
+    )
+    prefix.note = offer
+    return offer
 
 
 _DECISIONS: dict[tuple[str, str | None], Decision] = {}
