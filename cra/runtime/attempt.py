@@ -343,7 +343,12 @@ class Attempt:
         order = self._order
         self._requested(resolution.resolution_id)
         self._evaluated(verdict)
-        approved = {"action_id": order.action_id, "resolution_id": resolution.resolution_id}
+        approved = {
+            "action_id": order.action_id,
+            # The outcome names it too, so that each can be found from the other.
+            "execution_id": self._execution_id,
+            "resolution_id": resolution.resolution_id,
+        }
         used: ApprovalRecord | None = None
         if approval is not None:
             approved["approval_id"] = approval.approval_id
@@ -406,16 +411,17 @@ class Attempt:
 
     def _error(self, error: CRAError, resolution: ResolutionRecord | None) -> Ending:
         """Record a call that never came to a decision."""
-        self.batch.add(
-            "error.occurred",
-            {
-                "error_code": error.code,
-                "error_message": error.message,
-                "action_id": self._order.action_id,
-                "parameters_hash": self._hash,
-                "request_id": self._request_id,
-            },
-        )
+        payload = {
+            "error_code": error.code,
+            "error_message": error.message,
+            "action_id": self._order.action_id,
+            "parameters_hash": self._hash,
+            "request_id": self._request_id,
+        }
+        named = resolution.resolution_id if resolution else self._order.resolution_id
+        if named is not None:
+            payload["resolution_id"] = named
+        self.batch.add("error.occurred", payload)
         self._land()
         return self._ending(ExecuteStatus.ERROR, resolution.resolution_id if resolution else None, error)
 
@@ -425,7 +431,11 @@ class Attempt:
             "parameters_hash": self._hash,
             "request_id": self._request_id,
             "resolution_id": resolution_id,
+            # Atlases may have changed since the resolution.
+            "snapshot_digest": self._snapshot.digest,
         }
+        if self._order.approval_id is not None:
+            payload["approval_id"] = self._order.approval_id
         if self._kernel.rules.capture:
             payload["parameters"] = self._parameters
         if self._order.risk:

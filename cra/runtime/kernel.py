@@ -20,7 +20,7 @@ from cra.errors import (
 )
 from cra.protocol.trace import GENESIS_HASH
 from cra.runtime import engine
-from cra.runtime.config import RuntimeConfig, system_clock
+from cra.runtime.config import DEFAULT_CONTEXT_TOKENS, RuntimeConfig, system_clock
 from cra.runtime.engine import Ask, Decided, Rules
 from cra.storage.base import Change, SessionRecord, Storage
 
@@ -190,6 +190,9 @@ class Kernel:
         if record.context:
             kept = record.context if self.rules.capture else digest(record.context)
             payload["context" if self.rules.capture else "context_hash"] = kept
+        if self.rules.max_context_tokens != DEFAULT_CONTEXT_TOKENS:
+            # Of all settings the one that decisions depend on and no other event tells.
+            payload["max_context_tokens"] = self.rules.max_context_tokens
         batch.add("session.started", payload)
         self.storage.append(session_id, GENESIS_HASH, batch, Change(session=record))
         chain.advance(batch)
