@@ -23,6 +23,7 @@ DEF END = 5
 DEF WORD = 6  # a is 1 at a word boundary, 0 elsewhere
 DEF MATCH = 7
 
+
 @cython.final
 cdef class Pattern:
     """One compiled pattern; `matches` looks anywhere in the text, as JSON Schema's `pattern` does."""

@@ -269,6 +269,8 @@ class _Parser:
         if c == "^":
             return ("begin",)
         if c == "$":
+            # The way to make Python's `$` mean the end as well; here it adds nothing.
+            _ = self.take("(?!\n)") or self.take("(?!\\n)")
             return ("end",)
         if c == ".":
             return ("set", _inverted(_LINE_ENDS))
