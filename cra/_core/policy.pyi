@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 DECISIONS: tuple[str, ...]
 PHASES: tuple[str, ...]
@@ -16,7 +16,7 @@ class Outcome:
     def refused(self) -> list[tuple[int, str, int]]: ...
     def bindings(self) -> list[tuple[int, list[int]]]: ...
 
-type _Match = Callable[[Any], bool]
+_Match: TypeAlias = Callable[[Any], bool]
 
 @final
 class PolicyTable:
