@@ -362,8 +362,8 @@ def resolve(
     EventBatch batch not None, Fragments f not None, Outcome outcome not None, Prefix prefix not None,
     str agent_id not None, str session_id not None, str trace_id not None, str goal not None, str risk not None,
     tuple hints not None, tuple capabilities not None, tuple atlas_ids not None, dict context not None,
-    str request_id, str timestamp, str parent_session_id, bint capture, int ttl_seconds, list chosen not None,
-    list skipped not None
+    bint capture, int ttl_seconds, list chosen not None, list skipped not None,
+    str request_id=None, str timestamp=None, str parent_session_id=None
 ) -> Resolved:
     """Add the events of a decided resolve to `batch` and return the answer.
 

@@ -32,7 +32,7 @@ cdef int _by_policy(const void *left, const void *right) noexcept nogil:
 cdef class Outcome:
     """What was decided about every action of a table; owned by one request."""
 
-    def __cinit__(self, Py_ssize_t size, dict usage):
+    def __cinit__(self, Py_ssize_t size, dict usage=None):
         if size < 0:
             raise ValueError("size is negative")
         self.size = size

@@ -5,7 +5,6 @@ from typing import Literal
 
 from cra.atlas.package import Atlas
 from cra.atlas.snapshot import Snapshot
-from cra.atlas.validator import dependency_problems
 from cra.errors import AtlasConflict, AtlasInvalid, AtlasNotFound
 
 
@@ -52,6 +51,8 @@ class Registry:
             return self._swap(loaded)
 
     def _swap(self, loaded: list[Atlas]) -> Snapshot:
+        from cra.atlas.validator import dependency_problems
+
         versions = {atlas.atlas_id: atlas.version for atlas in loaded}
         problems = [problem for atlas in loaded for problem in dependency_problems(atlas.manifest, versions)]
         if problems:

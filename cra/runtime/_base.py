@@ -9,7 +9,6 @@ from msgspec import UnsetType
 
 from cra._core.canonical import dumps
 from cra._core.chain import verify
-from cra.atlas import loader
 from cra.atlas.package import Atlas
 from cra.atlas.registry import Registry
 from cra.atlas.snapshot import RISK_RANK, Snapshot
@@ -66,6 +65,8 @@ class RuntimeBase:
         Raises `AtlasInvalid` with every problem, or `AtlasConflict` when one of that id is loaded and `replace` is
         false. Nothing changes unless the atlas is good as a whole.
         """
+        from cra.atlas import loader
+
         return self._add(loader.load(path), replace=replace)
 
     def load_atlas_from_json(
@@ -76,6 +77,8 @@ class RuntimeBase:
         replace: bool = False,
     ) -> Atlas:
         """Load a manifest from JSON; `files` holds the context files that it names."""
+        from cra.atlas import loader
+
         return self._add(loader.load_json(document, files or {}), replace=replace)
 
     def _add(self, atlas: Atlas, *, replace: bool) -> Atlas:

@@ -158,13 +158,13 @@ def resolve(
         ask.capabilities,
         ask.atlas_ids,
         ask.context,
-        ask.request_id,
-        ask.timestamp,
-        ask.parent_session_id,
         rules.capture,
         rules.ttl_seconds,
         chosen,
         skipped,
+        ask.request_id,
+        ask.timestamp,
+        ask.parent_session_id,
     )
     resolution_id = resolved.resolution_id
     resolution = Resolution(

@@ -1,18 +1,23 @@
 """Executors: the functions that do what an action says, found by glob and called with a deadline."""
 
-import asyncio
+from __future__ import annotations
+
 import contextvars
-import inspect
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from cra._core.glob import glob_match
 from cra.errors import ConfigInvalid
+
+# PERF: asyncio, inspect and concurrent.futures take 25 ms to import, more than the rest of the package; they are
+# imported where an executor first needs them.
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
 
 _IDLE_SECONDS = 30.0
 
@@ -51,6 +56,8 @@ class ExecutorTable:
 
     def register(self, glob: str, function: Callable[..., Any], *, inline: bool) -> None:
         """Register `function` for the actions whose executor name matches `glob`."""
+        import inspect
+
         if not callable(function):
             raise ConfigInvalid(f"executor for `{glob}` is `{type(function).__name__}`, expected a callable")
         executor = Executor(
@@ -80,6 +87,8 @@ class ExecutorTable:
 
 
 def _wants_context(function: Callable[..., Any], glob: str) -> bool:
+    import inspect
+
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some builtins have no signature
@@ -114,8 +123,10 @@ class WorkerThreads:
         self._idle = 0
         self._threads = 0
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run `function` in a worker, in a copy of the caller's context; raises `RuntimeError` when all are busy."""
+        from concurrent.futures import Future
+
         future: Future[Any] = Future()
         with self._lock:
             if self._idle > 0:
@@ -160,8 +171,10 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def submit(self, awaitable: Awaitable[Any]) -> "Future[Any]":
+    def submit(self, awaitable: Awaitable[Any]) -> Future[Any]:
         """Run a coroutine on the loop; started when it is first needed."""
+        import asyncio
+
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
