@@ -280,9 +280,8 @@ cdef class Node:
         if run.steps < 0:
             raise InvalidInput("the schema takes too many steps on this value", hint=_BUDGET_HINT)
         kind = _kind(value)
-        if self.types != ANY:
-            if kind & self.types == 0:
-                return 0
+        if kind & self.types == 0:
+            return 0
         if self.flags == 0:
             return 1
         if self.flags & ~(ON_NUMBER | ON_STRING | ON_VALUE) == 0:

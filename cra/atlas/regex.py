@@ -226,11 +226,12 @@ class _Parser:
         return parts[0] if len(parts) == 1 else ("all", tuple(parts))
 
     def quantified(self) -> Tree:
+        assertion = self.source.startswith(("^", "$", "\\b", "\\B"), self.at)
         atom = self.atom()
         bounds = self.bounds()
         if bounds is None:
             return atom
-        if atom[0] in ("begin", "end", "word"):
+        if assertion:
             self.fail("nothing to repeat")
         self.take("?")
         if self.peek() in ("*", "+", "?") and self.peek():
