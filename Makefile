@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 FLAVOUR ?= $(or $(shell cat $(VENV)/.flavour 2>/dev/null),release)
 CORE := $(wildcard cra/_core/*.pyx cra/_core/*.pxd cra/_core/leaf/*)
+CORE_TESTS ?= tests/core
 CC ?= cc
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -115,13 +116,13 @@ sanitize: install
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=1:log_path=report LSAN_OPTIONS=suppressions=$(abspath tests/core/leaks.txt):print_suppressions=0 \
 	UBSAN_OPTIONS=print_stacktrace=1:log_path=report \
-	$(abspath $(PY)) -m pytest -q -p no:cacheprovider -p no:xdist tests/core $(ARGS) || { cat report.* 2>/dev/null; exit 1; }
+	$(abspath $(PY)) -m pytest -q -p no:cacheprovider -p no:xdist $(CORE_TESTS) $(ARGS) || { cat report.* 2>/dev/null; exit 1; }
 	@if ls build/sanitize/report.* >/dev/null 2>&1; then cat build/sanitize/report.*; exit 1; fi
 
 coverage: install $(VENV)/.group-core
 	@$(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "line coverage of Cython is only right on CPython 3.11: make coverage PYTHON=python3.11 VENV=.venv-3.11")'
 	$(call copied,trace)
-	cd build/trace && CRA_FLAVOUR=trace $(abspath $(PY)) -m coverage run -m pytest -q -p no:cacheprovider -p no:xdist tests/core $(ARGS)
+	cd build/trace && CRA_FLAVOUR=trace $(abspath $(PY)) -m coverage run -m pytest -q -p no:cacheprovider -p no:xdist $(CORE_TESTS) $(ARGS)
 	cd build/trace && $(abspath $(PY)) -m coverage report --include='cra/_core/*' && \
 	$(abspath $(PY)) -m coverage json -q --include='cra/_core/*' -o coverage.json
 	@$(PY) .ci/measured.py build/trace/coverage.json cra/_core

@@ -39,8 +39,8 @@ def pytest_configure_node(node: object) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _ask("flavour", "build_flavour") == "trace":
         for item in items:
-            if "atomic" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="the tracer lets other threads in"))
+            if marker := item.get_closest_marker("untraced"):
+                item.add_marker(pytest.mark.skip(reason=marker.args[0]))
     if config.option.slow or "slow" in config.option.markexpr:
         return
     slow = [item for item in items if "slow" in item.keywords]

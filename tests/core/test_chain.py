@@ -293,6 +293,7 @@ def test_no_bytes_are_an_intact_trace_of_no_events() -> None:
     assert (verdict.session_id, verdict.trace_id) == (None, None)
 
 
+@pytest.mark.untraced("minutes of tracing, and no line that other tests leave out")
 def test_every_single_flipped_bit_is_found_at_its_event() -> None:
     data = _trace()
     lines = data.splitlines(keepends=True)
