@@ -88,6 +88,7 @@ cdef class Verifier:
         cdef const char *p = PyBytes_AS_STRING(data)
         cdef const char *end = p + PyBytes_GET_SIZE(data)
         cdef const char *stop
+        cdef int lines = 0
         if self.verdict is not None:
             raise ValueError("the verifier has given its verdict")
         while p < end and self.reason is None:
@@ -102,6 +103,10 @@ cdef class Verifier:
             else:
                 self.check(p, stop - p)
             p = stop + 1
+            lines += 1
+            if lines % 1024 == 0:  # about a millisecond: let other threads have their turn
+                with nogil:
+                    pass
         return self.reason is None
 
     def finish(self) -> Verdict:
