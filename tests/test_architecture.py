@@ -32,7 +32,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "msgspec": tuple(LEVEL.keys() - {"_core", "errors"}),
     "jsonschema": ("atlas",),
     "referencing": ("atlas",),
-    "apsw": ("storage/sqlite.py",),
+    "apsw": ("storage/sqlite.py", "storage/_sqlite_file.py", "storage/_sqlite_append.py"),
     "psycopg": ("storage/postgres.py",),
     "typer": ("cli",),
     "click": ("cli",),

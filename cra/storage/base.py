@@ -104,6 +104,7 @@ class Change(Struct, frozen=True, kw_only=True):
 
 
 NO_CHANGE = Change()
+ONE_ACTION = Change(actions=1)
 
 
 class Head(NamedTuple):

@@ -1,0 +1,141 @@
+"""Group commit: one thread that lands the work of many callers in one transaction."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+from cra.errors import CRAError, StorageError
+from cra.storage.base import ClaimRefused
+
+# What lands together; more would only make the first caller wait longer.
+_MOST = 256
+
+Work = Callable[[Any], None]
+
+
+class _Job:
+    """One caller's work; whoever waits is woken through `done`."""
+
+    __slots__ = ("abandoned", "done", "error", "work")
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.error: BaseException | None = None
+        self.abandoned = False
+
+
+class GroupCommit:
+    """Runs work on a connection: what waits at the same time lands in one transaction, and is answered after it.
+
+    INVARIANT: work that refuses (raises `CRAError` or `ClaimRefused`) does so before its first write, so that it
+    leaves the others of its group alone. PERF: a savepoint each would cost a third of an append, because SQLite
+    copies every page that the group touches once for each of them.
+    """
+
+    def __init__(self, connection: Any, translate: Callable[[BaseException], StorageError], timeout_s: float) -> None:
+        self._connection = connection
+        self._translate = translate
+        self._timeout_s = timeout_s
+        self._gate = threading.Lock()
+        self._closed = False
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self.after: Callable[[], None] = _nothing
+        self._thread = threading.Thread(target=self._serve, name="cra-storage-writer", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Work) -> None:
+        """Return when the work is durable; raises what the work refused with, or `StorageError`."""
+        job = _Job(work)
+        with self._gate:
+            if self._closed:
+                raise StorageError("the store is closed")
+            self._queue.put(job)
+        try:
+            if not job.done.acquire(timeout=self._timeout_s):
+                raise StorageError(
+                    f"no answer from the disk within {self._timeout_s:g} s; whether the record was written is unknown",
+                    hint="read the session again to learn it",
+                )
+        except BaseException:
+            # Nobody waits any more: if it was not begun, it does not happen.
+            job.abandoned = True
+            raise
+        if job.error is not None:
+            raise job.error
+
+    def close(self) -> None:
+        """Finish what is queued, then stop; safe to call twice."""
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _serve(self) -> None:
+        queue = self._queue
+        open_ = True
+        while open_:
+            job = queue.get()
+            jobs: list[_Job] = []
+            while True:
+                if job is None:
+                    open_ = False
+                    break
+                if not job.abandoned:
+                    jobs.append(job)
+                if len(jobs) == _MOST or queue.empty():
+                    break
+                job = queue.get()
+            if jobs:
+                self._commit(jobs)
+                for done in jobs:
+                    done.done.release()
+                # A waiting thread keeps no caller's data alive.
+                del done
+            del jobs, job
+            # Whatever is wrong meets the next commit, which has somebody to tell.
+            with suppress(Exception):
+                self.after()
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                try:
+                    job.work(connection)
+                except (CRAError, ClaimRefused) as refusal:
+                    job.error = refusal
+        except BaseException as error:
+            self._roll_back()
+            if len(jobs) == 1:
+                jobs[0].error = self._translate(error)
+                return
+            # One of them is the cause: each lands by itself, or fails by itself.
+            for job in jobs:
+                job.error = None
+                self._commit([job])
+            return
+        try:
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            # Also for those that were refused: perhaps by what has just been rolled back.
+            failure = self._translate(error)
+            for job in jobs:
+                job.error = failure
+
+    def _roll_back(self) -> None:
+        # A failure means that the transaction is gone already, or that the connection is unusable and will say so.
+        with suppress(Exception):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _nothing() -> None:
+    return
