@@ -2,7 +2,6 @@ from typing import Any, final
 
 @final
 class Node:
-    def __init__(self) -> None: ...
     def define(self, rules: dict[str, Any]) -> None: ...
 
 @final

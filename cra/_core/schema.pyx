@@ -134,7 +134,7 @@ cdef class Node:
     # the schema resource this node belongs to: a dict of its dynamic anchors
     cdef dict resource
 
-    def __init__(self):
+    def __cinit__(self):
         self.types = ANY
 
     def define(self, dict rules not None) -> None:
