@@ -389,7 +389,8 @@ def test_everything_is_told_at_once_in_a_fixed_order() -> None:
     )
     problems = found(manifest)
     assert [code for code, _, _ in problems] == [
-        *["schema"] * 5, "duplicate_id", "unknown_action", "unknown_pack", "path_escape", "missing_file", "invalid_policy",
+        *["schema"] * 5, "duplicate_id", "unknown_action", "unknown_pack", "path_escape", "missing_file",
+        "invalid_policy",
     ]  # fmt: skip
     assert problems == found(manifest)
 
