@@ -1,0 +1,144 @@
+"""The application: its commands, its global options, and where every error ends."""
+
+import os
+import sys
+from collections.abc import Collection
+from importlib import import_module
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
+
+import typer
+
+from cra.cli._exit import Exit, exit_of
+from cra.cli._options import AtlasOption, JsonOption, SettingOption, StorageOption, set_globals
+from cra.cli._output import Output
+from cra.errors import CRAError, InvalidInput
+
+# In the order the help shows them: name, module, and for a group what it is about.
+COMMANDS: dict[str, str | None] = {
+    "demo": None,
+    "init": None,
+    "atlas": "Validate, show, test and pack atlases.",
+    "session": "Start, look at and end sessions.",
+    "resolve": None,
+    "execute": None,
+    "simulate": None,
+    "approvals": "See what waits for a person, and decide.",
+    "trace": "Show, verify, export and compare what was recorded.",
+    "replay": None,
+    "conformance": None,
+    "bench": None,
+    "doctor": None,
+}
+
+_EPILOG = """\b
+Examples:
+  cra demo
+  cra init my-atlas
+  cra atlas validate my-atlas
+  cra session create support-1 "Help the customer of T-1042" -a my-atlas
+  cra resolve "Refund the second charge" --session SESSION -a my-atlas
+
+Exit codes: 0 yes, 1 the answer is no, 2 usage, 3 bad input, 4 not found, 5 storage, 6 waits for approval,
+7 something else has to happen first, 8 the action failed, 69 a package is missing, 70 a defect of ours.
+"""
+
+
+def build(only: Collection[str] = ()) -> typer.Typer:
+    """Return the application with all commands, or with those named."""
+    app = typer.Typer(
+        name="cra",
+        help="An agent proposes, the runtime decides and records.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_globals)
+    for name, about in COMMANDS.items():
+        if only and name not in only:
+            continue
+        module = import_module(f"cra.cli.{name}")
+        if about is None:
+            app.command(name)(module.command)
+        else:
+            group = typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
+            for child, function in module.COMMANDS.items():
+                group.command(child)(function)
+            app.add_typer(group, name=name)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cra {installed_version('cra-core')}")
+        raise typer.Exit()
+
+
+def _globals(
+    storage: StorageOption = None,
+    atlas: AtlasOption = None,
+    setting: SettingOption = None,
+    json: JsonOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    set_globals(storage, atlas, setting, json)
+
+
+def run(words: list[str]) -> int:
+    """Run a command line and return its exit code; whatever goes wrong ends as one clear message."""
+    out = Output("--json" in words)
+    try:
+        return _invoke(words)
+    except CRAError as error:
+        out.error(
+            error.code, error.message, error.hint, error.pointer if isinstance(error, InvalidInput) else None, error.details
+        )
+        return exit_of(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough; what Python still holds must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            return _usage(out, error)
+        if os.environ.get("CRA_DEBUG"):
+            raise
+        out.error(
+            "internal_error",
+            f"{type(error).__name__}: {error}",
+            "this is a defect, please report it; CRA_DEBUG=1 shows where it happened",
+        )
+        return Exit.INTERNAL
+
+
+def _invoke(words: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # What a terminal cannot show is escaped; it is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+    set_globals(None, None, None, False)
+    named = [word for word in words if word in COMMANDS]
+    whole = not named or words[0].startswith("-") or words[0] not in COMMANDS or "_CRA_COMPLETE" in os.environ
+    application = build(() if whole else named[:1])
+    code: Any = typer.main.get_command(application)(words, prog_name="cra", standalone_mode=False)
+    sys.stdout.flush()
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _usage(out: Output, error: Any) -> int:
+    """Show what typer says about a command line."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # The help is what was asked for, but not what a script meant.
+        print(error.format_message(), file=sys.stderr)
+        return Exit.USAGE
+    path = context.command_path if context is not None else "cra"
+    message = error.format_message().replace("\n", " ").rstrip(".")
+    out.error("usage_error", message[:1].lower() + message[1:], f"see `{path} --help`")
+    return Exit.USAGE

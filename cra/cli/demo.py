@@ -1,0 +1,5 @@
+def command() -> int:
+    """Stub."""
+    return 0
+
+COMMANDS = {}
