@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch, Verdict, Verifier, verify
+from cra._core.flavour import build_flavour
 from cra.errors import InvalidInput, NotCanonical
 
 SESSION = "018f2b4e-7e1b-7c3a-8d2e-000000000001"
@@ -74,7 +75,7 @@ def _trace(batches: int = 5, per_batch: int = 2) -> bytes:
     chain = Chain(SESSION, TRACE)
     lines = []
     for i in range(batches):
-        batch = chain.begin(NOW + i, bytes([i]) * 16, PARENT if i % 2 else None)
+        batch = chain.begin(NOW + i, bytes([i % 256]) * 16, PARENT if i % 2 else None)
         for j in range(per_batch):
             batch.add("action.requested", {"i": i, "j": j, "text": 'é"\n', "f": 0.5})
         chain.advance(batch)
@@ -249,6 +250,7 @@ def test_an_id_that_is_not_a_lower_case_uuid_is_refused(bad: str) -> None:
         (lambda: Chain(SESSION, TRACE).begin(253402300800000000, ENTROPY), InvalidInput, "between 1970 and 9999"),
         (lambda: Chain(SESSION, TRACE).begin(NOW, b"short"), ValueError, "entropy has 5 bytes"),
         (lambda: Verifier(-1), InvalidInput, "start_sequence is `-1`"),
+        (lambda: Verifier(0, "é" * 64), InvalidInput, "expected 64 lower-case hex digits"),
         (lambda: Verifier(0, "x"), InvalidInput, "expected 64 lower-case hex digits"),
     ],
 )
@@ -295,7 +297,7 @@ def test_no_bytes_are_an_intact_trace_of_no_events() -> None:
 
 @pytest.mark.untraced("minutes of tracing, and no line that other tests leave out")
 def test_every_single_flipped_bit_is_found_at_its_event() -> None:
-    data = _trace()
+    data = _trace(batches=2 if build_flavour == "trace" else 5)  # a traced build is a hundred times slower
     lines = data.splitlines(keepends=True)
     starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
     reasons = set()
@@ -557,6 +559,37 @@ def test_a_payload_of_128_levels_is_written_and_verified() -> None:
     batch = Chain(SESSION, TRACE).begin(NOW, ENTROPY)
     batch.add("a.b", {"deep": value})
     assert verify(batch.data)
+
+
+def test_every_escape_that_is_written_is_accepted() -> None:
+    batch = Chain(SESSION, TRACE).begin(NOW, ENTROPY)
+    controls = "".join(map(chr, range(0x20))) + '"\\\x7f'
+    batch.add("a.b", {controls: controls} | {c + "key": [c] for c in controls})
+    assert verify(batch.data)
+
+
+def test_a_line_cut_at_any_byte_and_ended_there_is_grammar() -> None:
+    line = _line('{"a":"é\\n\\u0001😀","b":[1,-2.5e-7,true],"c":{}}'.encode(), parent=f'"{PARENT}"')
+    for cut in range(len(line) - 1):
+        verdict = verify(line[:cut] + b"\n")
+        assert (verdict.index, verdict.reason, verdict.offset) == (0, "grammar", 0), cut
+
+
+def test_a_long_trace_is_verified_in_one_go() -> None:
+    data = _trace(batches=3000, per_batch=1)
+    verdict = verify(data)
+    assert (verdict.ok, verdict.events) == (True, 3000)
+
+
+def test_what_is_printed_says_what_it_is() -> None:
+    chain = Chain(SESSION, TRACE)
+    assert repr(chain) == f"Chain(session_id='{SESSION}', sequence=0, head='{ZEROS}')"
+    assert repr(chain.begin(NOW, ENTROPY)) == f"EventBatch(first_sequence=0, count=0, head='{ZEROS}')"
+    assert repr(verify(b"")) == f"Verdict(ok=True, events=0, head='{ZEROS}')"
+    assert repr(verify(b"x")) == (
+        "Verdict(ok=False, events=0, index=0, reason='grammar', offset=0, "
+        "message='event 0: line ends after 1 bytes, expected a line feed')"
+    )
 
 
 def test_bytes_before_between_and_after_events_are_refused() -> None:
