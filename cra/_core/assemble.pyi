@@ -36,7 +36,7 @@ class Resolved:
 
 def resolve(
     batch: EventBatch,
-    fragments: Fragments,
+    f: Fragments,
     outcome: Outcome,
     prefix: Prefix,
     agent_id: str,
@@ -56,3 +56,38 @@ def resolve(
     timestamp: str | None = None,
     parent_session_id: str | None = None,
 ) -> Resolved: ...
+def take(value: Any) -> tuple[Any, str, int]: ...
+def requested(
+    batch: EventBatch,
+    action_id: str,
+    parameters_hash: str,
+    request_id: str,
+    resolution_id: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    replay_of: str | None = None,
+    risk: str | None = None,
+) -> None: ...
+def evaluated(
+    batch: EventBatch, f: Fragments, action: int, policy: int, result: str, wait_us: int = 0
+) -> None: ...
+def permitted(
+    batch: EventBatch,
+    f: Fragments,
+    action: int,
+    policy: int,
+    parameters_hash: str,
+    request_id: str,
+    resolution_id: str,
+    parameters: dict[str, Any] | None = None,
+    risk: str | None = None,
+    approval_id: str | None = None,
+    approver: str | None = None,
+) -> None: ...
+def executed(
+    batch: EventBatch,
+    action_id: str,
+    execution_id: str,
+    resolution_id: str,
+    duration_ms: int,
+    result_hash: str,
+) -> None: ...

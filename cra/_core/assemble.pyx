@@ -1,6 +1,7 @@
 """Assembly: a decided request becomes its events and its resolution, in one pass over prepared text."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -10,6 +11,9 @@ from cra._core.canonical cimport Buffer, put, write_integer, write_string, write
 from cra._core.chain cimport EventBatch
 from cra._core.policy cimport ALLOW, APPROVAL, BUDGET_EXCEEDED, RATE_LIMITED, SKIPPED, Bond, Outcome
 from cra._core.sha256 cimport cra_sha256_state, hex_into, sha256_begin, sha256_finish, sha256_into
+
+
+from cra._core.canonical import dumps
 
 
 cdef inline int put_bytes(Buffer buf, bytes text) except -1:
@@ -51,7 +55,8 @@ cdef class Fragments:
     cdef tuple allowed_tail
     cdef tuple default_tail
     cdef tuple denied_tail
-    cdef tuple evaluated_tail
+    cdef tuple policy_identity
+    cdef tuple policy_result
     cdef tuple constraint_head
     cdef tuple constraint_tail
     cdef tuple block
@@ -74,10 +79,10 @@ cdef class Fragments:
         self.denied_tail = tuple([
             b',"policy_id":' + policy[1] + b',"reason":"' + _unquoted(policy[3]) for policy in policies
         ])
-        self.evaluated_tail = tuple([
-            b',"atlas_id":' + policy[0] + b',"policy_id":' + policy[1] + b',"result":' + policy[2]
-            for policy in policies
+        self.policy_identity = tuple([
+            b',"atlas_id":' + policy[0] + b',"policy_id":' + policy[1] + b',"result":' for policy in policies
         ])
+        self.policy_result = tuple([policy[2] for policy in policies])
         self.constraint_head = tuple([policy[4][0] for policy in policies])
         self.constraint_tail = tuple([policy[4][1] for policy in policies])
         self.block = tuple([block[0] for block in blocks])
@@ -271,7 +276,8 @@ cdef int _evaluated(EventBatch batch, Fragments f, Outcome outcome) except -1:
         begin(batch, b"policy.evaluated")
         put_bytes(out, b'{"action_id":')
         put_bytes(out, <bytes> f.action_id[i])
-        put_bytes(out, <bytes> f.evaluated_tail[policy])
+        put_bytes(out, <bytes> f.policy_identity[policy])
+        put_bytes(out, <bytes> f.policy_result[policy])
         if outcome.code[i] == RATE_LIMITED or outcome.code[i] == BUDGET_EXCEEDED:
             wait_us = _wait(outcome, policy)
             if wait_us > 0:
@@ -437,3 +443,155 @@ def resolve(
     put_bytes(out, b'}')
     batch.end_event()
     return result
+
+
+# Calls
+
+cdef object _copy(object value):
+    cdef dict copied
+    cdef list items
+    if isinstance(value, dict):
+        copied = {}
+        for key, member in (<dict> value).items():
+            copied[key] = _copy(member)
+        return copied
+    if isinstance(value, (list, tuple)):
+        items = []
+        for member in value:
+            items.append(_copy(member))
+        return items
+    return value
+
+
+def take(object value) -> tuple:
+    """Return a copy of JSON data, the SHA-256 of its canonical form, and that form's size in bytes.
+
+    The copy shares only immutable values with the original, so nobody can change what was hashed. Raises
+    `NotCanonical`.
+    """
+    cdef Buffer out = Buffer()
+    cdef uint8_t digest[32]
+    cdef char text[64]
+    # The writer bounds the depth, so the copy behind it is bounded too.
+    write_value(out, value)
+    sha256_into(<const uint8_t *> out.data, out.size, digest)
+    hex_into(digest, 32, text)
+    return _copy(value), PyUnicode_DecodeASCII(text, 64, NULL), out.size
+
+
+cdef int _requested(
+    EventBatch batch, bytes action_id, str parameters_hash, str request_id, str resolution_id, dict parameters,
+    str replay_of, str risk
+) except -1:
+    cdef Buffer out = batch.buf
+    begin(batch, b"action.requested")
+    put_bytes(out, b'{"action_id":')
+    put_bytes(out, action_id)
+    if parameters is not None:
+        put_bytes(out, b',"parameters":')
+        write_value(out, parameters)
+    put_bytes(out, b',"parameters_hash":')
+    write_string(out, parameters_hash)
+    if replay_of is not None:
+        put_bytes(out, b',"replay_of":')
+        write_string(out, replay_of)
+    put_bytes(out, b',"request_id":')
+    write_string(out, request_id)
+    put_bytes(out, b',"resolution_id":')
+    write_value(out, resolution_id)
+    if risk is not None:
+        put_bytes(out, b',"risk_tier":')
+        write_string(out, risk)
+    put_bytes(out, b'}')
+    return batch.end_event()
+
+
+cdef int _evaluated_call(
+    EventBatch batch, Fragments f, bytes action_id, int policy, bytes result, int64_t wait_us
+) except -1:
+    cdef Buffer out = batch.buf
+    begin(batch, b"policy.evaluated")
+    put_bytes(out, b'{"action_id":')
+    put_bytes(out, action_id)
+    put_bytes(out, <bytes> f.policy_identity[policy])
+    put_bytes(out, result)
+    if wait_us > 0:
+        put_bytes(out, b',"retry_after_seconds":')
+        write_integer(out, _seconds(wait_us))
+    put_bytes(out, b'}')
+    return batch.end_event()
+
+
+def requested(
+    EventBatch batch not None, str action_id not None, str parameters_hash not None, str request_id not None,
+    str resolution_id=None, dict parameters=None, str replay_of=None, str risk=None
+) -> None:
+    """Add action.requested; `parameters` only where they are retained, `risk` only where the call raised it."""
+    _requested(batch, dumps(action_id), parameters_hash, request_id, resolution_id, parameters, replay_of, risk)
+
+
+def evaluated(
+    EventBatch batch not None, Fragments f not None, int action, int policy, str result not None, int64_t wait_us=0
+) -> None:
+    """Add policy.evaluated for one call that the policy decided; `result` is a word of `policy.DECISIONS`."""
+    _check_index(f, action, policy)
+    if policy < 0:
+        raise IndexError("no policy decided")
+    _evaluated_call(batch, f, <bytes> f.action_id[action], policy, dumps(result), wait_us)
+
+
+def permitted(
+    EventBatch batch not None, Fragments f not None, int action, int policy, str parameters_hash not None,
+    str request_id not None, str resolution_id not None, dict parameters=None, str risk=None, str approval_id=None,
+    str approver=None
+) -> None:
+    """Add action.requested, policy.evaluated (when `policy` is not -1) and action.approved of an allowed call."""
+    cdef Buffer out = batch.buf
+    cdef bytes name
+    _check_index(f, action, policy)
+    name = <bytes> f.action_id[action]
+    _requested(batch, name, parameters_hash, request_id, resolution_id, parameters, None, risk)
+    if policy >= 0:
+        # A granted approval lets the call pass; the policy still says that it asks for one.
+        _evaluated_call(batch, f, name, policy, <bytes> f.policy_result[policy], 0)
+    begin(batch, b"action.approved")
+    put_bytes(out, b'{"action_id":')
+    put_bytes(out, name)
+    if approval_id is not None:
+        put_bytes(out, b',"approval_id":')
+        write_string(out, approval_id)
+        put_bytes(out, b',"approver":')
+        write_value(out, approver)
+    put_bytes(out, b',"resolution_id":')
+    write_string(out, resolution_id)
+    put_bytes(out, b'}')
+    batch.end_event()
+
+
+def executed(
+    EventBatch batch not None, str action_id not None, str execution_id not None, str resolution_id not None,
+    int64_t duration_ms, str result_hash not None
+) -> None:
+    """Add action.executed."""
+    cdef Buffer out = batch.buf
+    begin(batch, b"action.executed")
+    put_bytes(out, b'{"action_id":')
+    write_string(out, action_id)
+    put_bytes(out, b',"duration_ms":')
+    write_integer(out, duration_ms)
+    put_bytes(out, b',"execution_id":')
+    write_string(out, execution_id)
+    put_bytes(out, b',"resolution_id":')
+    write_string(out, resolution_id)
+    put_bytes(out, b',"result_hash":')
+    write_string(out, result_hash)
+    put_bytes(out, b'}')
+    batch.end_event()
+
+
+cdef int _check_index(Fragments f, int action, int policy) except -1:
+    if not 0 <= action < len(f.action_id):
+        raise IndexError(f"action index {action} is outside 0..{len(f.action_id) - 1}")
+    if not -1 <= policy < len(f.policy_result):
+        raise IndexError(f"policy index {policy} is outside -1..{len(f.policy_result) - 1}")
+    return 0

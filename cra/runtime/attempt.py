@@ -1,10 +1,11 @@
 """One try to decide about a call on one chain head: its verdict, its events and the state that lands with them."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
-from cra.atlas.snapshot import RISKS, BoundAction, BoundPolicy, Snapshot
+from cra._core import assemble
+from cra.atlas.snapshot import RISKS, BoundAction
 from cra.errors import (
     ActionDenied,
     ApprovalConflict,
@@ -22,10 +23,10 @@ from cra.protocol.carp import ExecuteStatus
 from cra.protocol.times import format_timestamp
 from cra.runtime import engine
 from cra.runtime.calls import Ending, Order, Permit, recalled
-from cra.runtime.engine import MICRO, Call, Verdict
+from cra.runtime.engine import MICRO, Verdict
 from cra.runtime.executors import ExecutionContext, Executor, ExecutorTable
 from cra.runtime.kernel import Kernel, Live
-from cra.storage.base import ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord
+from cra.storage.base import NO_CHANGE, ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord
 
 _VIOLATION = {"rate_limited": "rate_limit", "budget_exceeded": "budget", "deny": "denied_action"}
 
@@ -43,6 +44,21 @@ class Refusal(Exception):
 class Attempt:
     """One try to decide about a call on one chain head."""
 
+    __slots__ = (
+        "_execution_id",
+        "_executors",
+        "_hash",
+        "_kernel",
+        "_live",
+        "_order",
+        "_parameters",
+        "_refused",
+        "_request_id",
+        "_snapshot",
+        "batch",
+        "change",
+    )
+
     def __init__(
         self,
         kernel: Kernel,
@@ -51,7 +67,7 @@ class Attempt:
         order: Order,
         parameters: dict[str, Any],
         parameters_hash: str,
-        refused: dict[str, int],
+        refused: dict[str, int] | None,
     ) -> None:
         self._kernel = kernel
         self._executors = executors
@@ -60,14 +76,14 @@ class Attempt:
         self._parameters = parameters
         self._hash = parameters_hash
         self._refused = refused
-        self._snapshot: Snapshot = kernel.snapshot
+        self._snapshot = kernel.snapshot
         self.batch = kernel.begin(live)
-        self.change = Change()
+        self.change = NO_CHANGE
         self._request_id = order.request_id or self.batch.new_id()
         self._execution_id = self.batch.new_id()
-        self._call_digest = f"{order.action_id}:{parameters_hash}"
 
     def decide(self) -> Permit | Ending:
+        """Return the permit to run the call, or how it ended without running; the events are in `batch`."""
         order, storage = self._order, self._kernel.storage
         if order.idempotency_key is not None:
             known = storage.idempotency(order.session_id, order.idempotency_key)
@@ -83,7 +99,7 @@ class Attempt:
     def _repeat(self, known: IdempotencyRecord) -> Ending:
         """Answer a call whose idempotency key is known."""
         key = known.key
-        if known.call != self._call_digest:
+        if known.call != self._call():
             problem = IdempotencyConflict(
                 f"idempotency_key `{key}` was used for another call", hint="use a new key for a new call"
             )
@@ -94,7 +110,7 @@ class Attempt:
             )
         else:
             ending = recalled(known.response, self._order.action_id)
-            self._requested(ending.resolution_id, {"replay_of": ending.execution_id})
+            self._requested(ending.resolution_id, replay_of=ending.execution_id)
             self._land()
             return ending
         return self._error(problem, None)
@@ -144,39 +160,37 @@ class Attempt:
                 violation="unauthorized",
             )
         bound = snapshot.actions[index]
-        call = Call(
-            action=index,
-            action_id=order.action_id,
-            risk=max(order.risk, resolution.risk),
-            context=engine.merged_context(session, resolution.context),
-            parameters=self._parameters,
-            parameters_hash=self._hash,
-        )
-        windows = snapshot.open_windows(self.batch.now_us)
+        batch, parameters, agent_id = self.batch, self._parameters, session.agent_id
+        risk = order.risk if order.risk > resolution.risk else resolution.risk
+        context = engine.merged_context(session, resolution.context)
+        windows = snapshot.open_windows(batch.now_us)
         claims: list[Claim] = []
         usage: dict[int, int] | None = None
         limits_us = 0
         if snapshot.limits:
-            policies, claims, usage = engine.claims_of(snapshot, session, call, windows)
+            policies, claims, usage = engine.claims_of(snapshot, session, index, risk, context, parameters, windows)
             limits_us = kernel.limits_now_us()
-            waits = [
-                self._refused.get(claim.key) or wait
-                for claim, wait in zip(claims, kernel.storage.peek(claims, limits_us), strict=True)
-            ]
+            waits = kernel.storage.peek(claims, limits_us)
+            if self._refused:
+                waits = [self._refused.get(claim.key) or wait for claim, wait in zip(claims, waits, strict=True)]
             usage.update(engine.usage_of(policies, waits))
-        verdict = engine.judge(snapshot, session, call, windows, usage, approved=False)
-        if verdict.decision in ("allow", "requires_approval"):
-            self._check_offer(resolution, bound)
+        decide = snapshot.table.decide
+        decision, policy = decide(index, agent_id, risk, context, windows, usage, parameters, False)
         approval: ApprovalRecord | None = None
-        if verdict.decision == "requires_approval":
-            approval = self._approval(resolution)
+        if decision == "allow":
+            self._check_offer(resolution, bound)
+        elif decision == "requires_approval":
+            self._check_offer(resolution, bound)
+            approval = self._approval()
             if approval is not None:
-                verdict = engine.judge(snapshot, session, call, windows, usage, approved=True)
-        if verdict.decision not in ("allow", "requires_approval"):
-            raise Refusal(self._denial(verdict), violation=_VIOLATION[verdict.decision], verdict=verdict)
-        self._check_parameters(bound, verdict)
-        if verdict.decision == "requires_approval" and verdict.policy is not None:
-            return self._ask_for_approval(resolution, bound, verdict, verdict.policy)
+                decision, policy = decide(index, agent_id, risk, context, windows, usage, parameters, True)
+        verdict = Verdict(index, decision, policy, usage.get(policy, 0) if usage else 0)
+        if decision not in ("allow", "requires_approval"):
+            raise Refusal(self._denial(verdict), violation=_VIOLATION[decision], verdict=verdict)
+        if not bound.parameters.matches(parameters):
+            self._refuse_parameters(bound, verdict)
+        if decision == "requires_approval":
+            return self._ask_for_approval(resolution, bound, verdict)
         executor = self._executors.find(bound.executor)
         if executor is None and not order.simulate:
             raise Refusal(
@@ -200,9 +214,7 @@ class Attempt:
             violation="unauthorized",
         )
 
-    def _check_parameters(self, bound: BoundAction, verdict: Verdict) -> None:
-        if bound.parameters.matches(self._parameters):
-            return
+    def _refuse_parameters(self, bound: BoundAction, verdict: Verdict) -> NoReturn:
         pointer, words = bound.parameters.first_error(self._parameters) or ("", "do not match the schema")
         raise Refusal(
             InvalidParameters(
@@ -216,16 +228,17 @@ class Attempt:
         )
 
     def _denial(self, verdict: Verdict) -> ActionDenied:
-        action_id, policy = self._order.action_id, verdict.policy
-        message = f"action `{action_id}` is denied: {verdict.reason}"
-        if policy is not None and verdict.decision in ("rate_limited", "budget_exceeded"):
+        action_id = self._order.action_id
+        message = f"action `{action_id}` is denied: {engine.why(self._snapshot, verdict)}"
+        policy_id = self._snapshot.policies[verdict.policy].policy_id if verdict.policy >= 0 else None
+        if policy_id is not None and verdict.decision in ("rate_limited", "budget_exceeded"):
             wait = engine.seconds(verdict.wait_us) if verdict.wait_us > 0 else None
-            return LimitExceeded(message, action_id=action_id, policy_id=policy.policy_id, retry_after_s=wait)
-        return ActionDenied(message, action_id=action_id, policy_id=policy.policy_id if policy else None)
+            return LimitExceeded(message, action_id=action_id, policy_id=policy_id, retry_after_s=wait)
+        return ActionDenied(message, action_id=action_id, policy_id=policy_id)
 
     # Approvals
 
-    def _approval(self, resolution: ResolutionRecord) -> ApprovalRecord | None:
+    def _approval(self) -> ApprovalRecord | None:
         """Return the granted approval that covers this call, or None when a person still has to decide."""
         order, storage = self._order, self._kernel.storage
         if order.approval_id is None:
@@ -276,10 +289,9 @@ class Attempt:
             return f"it expired at {format_timestamp(record.expires_us)}"
         return "it is for another requester"
 
-    def _ask_for_approval(
-        self, resolution: ResolutionRecord, bound: BoundAction, verdict: Verdict, policy: BoundPolicy
-    ) -> Ending:
+    def _ask_for_approval(self, resolution: ResolutionRecord, bound: BoundAction, verdict: Verdict) -> Ending:
         order, kernel, now_us = self._order, self._kernel, self.batch.now_us
+        policy = self._snapshot.policies[verdict.policy]
         record = next(
             (
                 pending
@@ -341,25 +353,28 @@ class Attempt:
         limits_us: int,
     ) -> Permit | Ending:
         order = self._order
-        self._requested(resolution.resolution_id)
-        self._evaluated(verdict)
-        approved = {
-            "action_id": order.action_id,
-            # The outcome names it too, so that each can be found from the other.
-            "execution_id": self._execution_id,
-            "resolution_id": resolution.resolution_id,
-        }
+        resolution_id = resolution.resolution_id
         used: ApprovalRecord | None = None
         if approval is not None:
-            approved["approval_id"] = approval.approval_id
-            approved["approver"] = approval.approver or ""
             used = msgspec.structs.replace(approval, status="used", parameters=None)
-        self.batch.add("action.approved", approved)
+        assemble.permitted(
+            self.batch,
+            self._snapshot.fragments,
+            verdict.action,
+            verdict.policy,
+            self._hash,
+            self._request_id,
+            resolution_id,
+            self._parameters if self._kernel.rules.capture else None,
+            RISKS[order.risk] if order.risk else None,
+            used.approval_id if used is not None else None,
+            used.approver if used is not None else None,
+        )
         if executor is None or order.simulate:
-            return self._ending(ExecuteStatus.SUCCESS, resolution.resolution_id, None)
+            return self._ending(ExecuteStatus.SUCCESS, resolution_id, None)
         idempotency = None
         if order.idempotency_key is not None:
-            idempotency = IdempotencyRecord(key=order.idempotency_key, call=self._call_digest)
+            idempotency = IdempotencyRecord(key=order.idempotency_key, call=self._call())
         self.change = Change(
             request_id=self._request_id,
             approval=used,
@@ -377,33 +392,35 @@ class Attempt:
                 agent_id=self._live.record.agent_id,
                 action_id=order.action_id,
                 execution_id=self._execution_id,
-                resolution_id=resolution.resolution_id,
+                resolution_id=resolution_id,
                 timeout_seconds=bound.action.timeout_seconds,
             ),
             request_id=self._request_id,
-            idempotency_key=order.idempotency_key,
-            call_digest=self._call_digest,
+            idempotency=idempotency,
             started_us=self.batch.now_us,
         )
+
+    def _call(self) -> str:
+        """Return what an idempotency key stands for."""
+        return f"{self._order.action_id}:{self._hash}"
 
     def _refuse(self, refusal: Refusal, resolution: ResolutionRecord | None) -> Ending:
         error, verdict = refusal.error, refusal.verdict
         if refusal.violation is None:
             return self._error(error, resolution)
         resolution_id = resolution.resolution_id if resolution is not None else None
-        policy = verdict.policy if verdict is not None else None
-        decided = policy is not None and verdict is not None and verdict.decision != "allow"
         self._requested(resolution_id)
-        if verdict is not None:
-            self._evaluated(verdict)
         denied: dict[str, Any] = {"action_id": self._order.action_id, "reason": error.message}
         violated: dict[str, Any] = {
             "action_id": self._order.action_id,
             "violation_type": refusal.violation,
             "details": error.message,
         }
-        if decided and policy is not None:
-            denied["policy_id"] = violated["policy_id"] = policy.policy_id
+        if verdict is not None and verdict.policy >= 0:
+            self._evaluated(verdict)
+            if verdict.decision not in ("allow", "requires_approval"):
+                policy_id = self._snapshot.policies[verdict.policy].policy_id
+                denied["policy_id"] = violated["policy_id"] = policy_id
         self.batch.add("action.denied", denied)
         self.batch.add("policy.violated", violated)
         self._land()
@@ -411,42 +428,41 @@ class Attempt:
 
     def _error(self, error: CRAError, resolution: ResolutionRecord | None) -> Ending:
         """Record a call that never came to a decision."""
-        payload = {
-            "error_code": error.code,
-            "error_message": error.message,
-            "action_id": self._order.action_id,
-            "parameters_hash": self._hash,
-            "request_id": self._request_id,
-        }
-        named = resolution.resolution_id if resolution else self._order.resolution_id
-        if named is not None:
-            payload["resolution_id"] = named
-        self.batch.add("error.occurred", payload)
+        self.batch.add(
+            "error.occurred",
+            {
+                "error_code": error.code,
+                "error_message": error.message,
+                "action_id": self._order.action_id,
+                "parameters_hash": self._hash,
+                "request_id": self._request_id,
+            },
+        )
         self._land()
         return self._ending(ExecuteStatus.ERROR, resolution.resolution_id if resolution else None, error)
 
-    def _requested(self, resolution_id: str | None, more: dict[str, Any] | None = None) -> None:
-        payload: dict[str, Any] = {
-            "action_id": self._order.action_id,
-            "parameters_hash": self._hash,
-            "request_id": self._request_id,
-            "resolution_id": resolution_id,
-            # Atlases may have changed since the resolution.
-            "snapshot_digest": self._snapshot.digest,
-        }
-        if self._order.approval_id is not None:
-            payload["approval_id"] = self._order.approval_id
-        if self._kernel.rules.capture:
-            payload["parameters"] = self._parameters
-        if self._order.risk:
-            payload["risk_tier"] = RISKS[self._order.risk]
-        if more:
-            payload.update(more)
-        self.batch.add("action.requested", payload)
+    def _requested(self, resolution_id: str | None, *, replay_of: str | None = None) -> None:
+        order = self._order
+        assemble.requested(
+            self.batch,
+            order.action_id,
+            self._hash,
+            self._request_id,
+            resolution_id,
+            self._parameters if self._kernel.rules.capture else None,
+            replay_of,
+            RISKS[order.risk] if order.risk else None,
+        )
 
     def _evaluated(self, verdict: Verdict) -> None:
-        if verdict.policy is not None:
-            self.batch.add("policy.evaluated", engine.evaluated_payload(self._order.action_id, verdict, verdict.policy))
+        assemble.evaluated(
+            self.batch,
+            self._snapshot.fragments,
+            verdict.action,
+            verdict.policy,
+            verdict.decision,
+            max(0, verdict.wait_us),
+        )
 
     def _land(self, *, approval: ApprovalRecord | None = None) -> None:
         self.change = Change(request_id=self._request_id, approval=approval)

@@ -13,6 +13,7 @@ from cra.protocol.carp import ExecuteError, ExecuteResponse, ExecuteStatus
 from cra.runtime.engine import parse_canonical
 from cra.runtime.executors import ExecutionContext, Executor
 from cra.runtime.kernel import Live
+from cra.storage.base import IdempotencyRecord
 
 
 class Order(Struct, kw_only=True):
@@ -38,8 +39,7 @@ class Permit(Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     context: ExecutionContext
     request_id: str
-    idempotency_key: str | None
-    call_digest: str
+    idempotency: IdempotencyRecord | None
     started_us: int
 
 

@@ -1,7 +1,6 @@
 """The engine: what is decided about a request. Pure: no I/O, no clock, no randomness."""
 
 import json
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,9 +11,8 @@ from cra._core.assemble import Prefix, Resolved
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch
 from cra._core.policy import Outcome
-from cra._core.sha256 import hexdigest
 from cra.atlas.limits import cost_of, counter_key, least_cost
-from cra.atlas.snapshot import RISK_RANK, RISKS, BoundPolicy, Snapshot
+from cra.atlas.snapshot import RISK_RANK, RISKS, Snapshot
 from cra.protocol.carp import (
     AllowedAction,
     Constraint,
@@ -306,29 +304,22 @@ def usage_of(policies: list[int], waits: list[int]) -> dict[int, int]:
     return {policy: wait_us for policy, wait_us in zip(policies, waits, strict=True) if wait_us}
 
 
-class Call(NamedTuple):
-    """One call as it is decided: what the resolution said of its goal, and the parameters."""
-
-    action: int
-    action_id: str
-    risk: int
-    context: dict[str, Any]
-    parameters: Mapping[str, Any]
-    parameters_hash: str
-
-
 def claims_of(
-    snapshot: Snapshot, session: SessionRecord, call: Call, windows: bytes | None
+    snapshot: Snapshot,
+    session: SessionRecord,
+    action: int,
+    risk: int,
+    context: dict[str, Any],
+    parameters: dict[str, Any],
+    windows: bytes | None,
 ) -> tuple[list[int], list[Claim], dict[int, int]]:
-    """Return the limit policies that bind a call, its claims on them, and the usage of those it has no cost for."""
+    """Return the limit policies that bind a call, its claims on them, and the usage of those it cannot satisfy."""
     policies: list[int] = []
     claims: list[Claim] = []
     usage: dict[int, int] = {}
-    for policy in snapshot.table.limits(
-        call.action, session.agent_id, call.risk, call.context, windows, call.parameters
-    ):
+    for policy in snapshot.table.limits(action, session.agent_id, risk, context, windows, parameters):
         limit = snapshot.limits[policy]
-        cost = cost_of(limit, call.parameters)
+        cost = cost_of(limit, parameters)
         if cost is None:
             usage[policy] = NO_COST
             continue
@@ -342,62 +333,19 @@ def claims_of(
 
 
 class Verdict(NamedTuple):
-    """What was decided about one call; `policy` is None when none decided."""
+    """What was decided about one call; `policy` is its index, -1 when none decided."""
 
+    action: int
     decision: str
-    policy: BoundPolicy | None
-    reason: str | None
-    wait_us: int
-
-    @property
-    def result(self) -> str | None:
-        """The word for policy.evaluated."""
-        return self.decision if self.policy is not None else None
+    policy: int
+    wait_us: int = 0
 
 
-def judge(
-    snapshot: Snapshot,
-    session: SessionRecord,
-    call: Call,
-    windows: bytes | None,
-    usage: dict[int, int] | None,
-    *,
-    approved: bool,
-) -> Verdict:
-    """Decide about one call; `approved` says that a person agreed to exactly this call."""
-    decision, number = snapshot.table.decide(
-        call.action, session.agent_id, call.risk, call.context, windows, usage, call.parameters, approved
-    )
-    policy = snapshot.policies[number] if number >= 0 else None
-    if decision == "allow":
-        return Verdict(decision, policy, None, 0)
-    wait_us = (usage or {}).get(number, 0)
-    if wait_us == NO_COST:
-        reason = f"the call names no cost for the budget of policy `{policy.policy_id if policy else ''}`"
-        return Verdict(decision, policy, reason, 0)
-    denied = denied_action(snapshot, call.action, number, wait_us)
-    return Verdict(decision, policy, denied.reason, max(wait_us, 0))
-
-
-def evaluated_payload(action_id: str, verdict: Verdict, policy: BoundPolicy) -> dict[str, Any]:
-    """Return the payload of policy.evaluated for one call."""
-    # A granted approval lets the call pass; what the policy itself says stays that it asks for one.
-    asks = policy.type.value.startswith("require") and verdict.decision == "allow"
-    payload: dict[str, Any] = {
-        "action_id": action_id,
-        "atlas_id": policy.atlas_id,
-        "policy_id": policy.policy_id,
-        "result": "requires_approval" if asks else verdict.decision,
-    }
-    if verdict.wait_us > 0:
-        payload["retry_after_seconds"] = seconds(verdict.wait_us)
-    return payload
-
-
-def parameters_digest(parameters: Any) -> tuple[bytes, str]:
-    """Return the canonical JSON of a call's parameters and its SHA-256."""
-    data = dumps(parameters)
-    return data, hexdigest(data)
+def why(snapshot: Snapshot, verdict: Verdict) -> str:
+    """Return the reason of a verdict that is not an allow."""
+    if verdict.wait_us == NO_COST:
+        return f"the call names no cost for the budget of policy `{snapshot.policies[verdict.policy].policy_id}`"
+    return denied_action(snapshot, verdict.action, verdict.policy, verdict.wait_us).reason
 
 
 def parse_canonical(data: bytes) -> Any:

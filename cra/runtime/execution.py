@@ -3,21 +3,22 @@
 import re
 from typing import Any
 
+from msgspec import structs
+
+from cra._core import assemble
 from cra._core.canonical import dumps
 from cra._core.chain import EventBatch
 from cra._core.sha256 import hexdigest
 from cra.errors import ActionFailed, ActionTimeout, CRAError, InvalidRequest, NotCanonical, StorageError
 from cra.protocol.carp import ExecuteStatus
 from cra.protocol.fields import ACTION_ID_PATTERN
-from cra.runtime import engine
 from cra.runtime.attempt import Attempt
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_uuid
-from cra.storage.base import Change, ClaimRefused, IdempotencyRecord
+from cra.storage.base import NO_CHANGE, ONE_ACTION, Change, ClaimRefused
 
 _ACTION_ID = re.compile(ACTION_ID_PATTERN)
-_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 class Execution:
@@ -39,7 +40,7 @@ class Execution:
         parameters, digest = self._taken(order)
         live = kernel.live(order.session_id)
         with live.lock:
-            refused: dict[str, int] = {}
+            refused: dict[str, int] | None = None
             for _ in range(MAX_ATTEMPTS):
                 check_active(live.record)
                 attempt = Attempt(kernel, self._executors, live, order, parameters, digest, refused)
@@ -52,7 +53,7 @@ class Execution:
                         return ending
                 except ClaimRefused as claim:
                     # Somebody took the last room after it was peeked at: decide again, knowing that.
-                    refused[claim.claim.key] = claim.wait_us
+                    refused = {**(refused or {}), claim.claim.key: claim.wait_us}
         raise StorageError(f"session `{order.session_id}`: no stable head in {MAX_ATTEMPTS} attempts")
 
     def preview(self, order: Order) -> tuple[Ending, bytes]:
@@ -62,7 +63,7 @@ class Execution:
         live = kernel.live(order.session_id)
         with live.lock:
             check_active(live.record)
-            attempt = Attempt(kernel, self._executors, live, order, parameters, digest, {})
+            attempt = Attempt(kernel, self._executors, live, order, parameters, digest, None)
             ending = attempt.decide()
             if isinstance(ending, Permit):
                 raise CRAError("a simulated call was given a permit")
@@ -72,18 +73,19 @@ class Execution:
         """Return a call's own copy of its parameters and their digest; raises what is wrong with the request."""
         _check_order(order)
         try:
-            data, digest = engine.parameters_digest(order.parameters)
+            # What is decided about is what the executor gets, whoever else holds the caller's object.
+            parameters, digest, size = assemble.take(order.parameters)
         except NotCanonical as error:
             raise InvalidRequest(
                 f"parameters{error.pointer or ''}: {error.message}",
                 pointer=f"/execution/parameters{error.pointer or ''}",
             ) from error
         limit = self._kernel.config.max_parameter_bytes
-        if len(data) > limit:
+        if size > limit:
             raise InvalidRequest(
-                f"parameters have {len(data)} bytes, expected at most {limit}", pointer="/execution/parameters"
+                f"parameters have {size} bytes, expected at most {limit}", pointer="/execution/parameters"
             )
-        return _own_copy(order.parameters, data), digest
+        return parameters, digest
 
     # After the executor
 
@@ -116,67 +118,58 @@ class Execution:
     def _finish(self, permit: Permit, result_hash: str | None, error: ActionFailed | None, result: Any) -> Ending:
         kernel, live = self._kernel, permit.live
         with live.lock:
-
-            def build(batch: EventBatch) -> tuple[Change, Ending]:
-                ending = Ending(
-                    execution_id=permit.context.execution_id,
-                    request_id=permit.request_id,
-                    resolution_id=permit.context.resolution_id,
-                    trace_id=live.record.trace_id,
-                    timestamp=batch.timestamp,
-                    status=ExecuteStatus.SUCCESS if error is None else ExecuteStatus.ERROR,
-                    result=result,
-                    error=error,
-                )
-                duration_ms = max(0, batch.now_us - permit.started_us) // 1000
-                if error is None:
-                    batch.add(
-                        "action.executed",
-                        {
-                            "action_id": permit.context.action_id,
-                            "execution_id": permit.context.execution_id,
-                            "resolution_id": permit.context.resolution_id,
-                            "duration_ms": duration_ms,
-                            "result_hash": result_hash,
-                        },
-                    )
-                else:
-                    # What an exception says may hold a secret, so the record keeps its words only when asked to.
-                    full = kernel.rules.capture or error.error_code != "executor_error"
-                    batch.add(
-                        "action.failed",
-                        {
-                            "action_id": permit.context.action_id,
-                            "execution_id": permit.context.execution_id,
-                            "error_code": error.error_code,
-                            "error_message": error.message[:1000] if full else _kind_of(error),
-                            "duration_ms": duration_ms,
-                        },
-                    )
-                if permit.idempotency_key is None:
-                    return Change(actions=1 if error is None else 0), ending
-                stored = IdempotencyRecord(
-                    key=permit.idempotency_key, call=permit.call_digest, response=response_bytes(ending.response())
-                )
-                return Change(actions=1 if error is None else 0, idempotency=stored), ending
-
             try:
-                return kernel.commit_until_done(live, build)
+                for _ in range(MAX_ATTEMPTS):
+                    batch = kernel.begin(live)
+                    ending = self._outcome(permit, batch, result_hash, error, result)
+                    change = ONE_ACTION if error is None else NO_CHANGE
+                    if permit.idempotency is not None:
+                        stored = structs.replace(permit.idempotency, response=response_bytes(ending.response()))
+                        change = Change(actions=change.actions, idempotency=stored)
+                    if kernel.commit(live, batch, change):
+                        return ending
+                raise StorageError(f"session `{permit.context.session_id}`: no stable head")
             except StorageError as failure:
                 failure.hint = "the executor has run and its intent is recorded; its outcome is not"
                 raise
 
+    def _outcome(
+        self, permit: Permit, batch: EventBatch, result_hash: str | None, error: ActionFailed | None, result: Any
+    ) -> Ending:
+        """Add the outcome's event to `batch` and return the ending."""
+        context = permit.context
+        duration_ms = max(0, batch.now_us - permit.started_us) // 1000
+        if error is None and result_hash is not None:
+            assemble.executed(
+                batch, context.action_id, context.execution_id, context.resolution_id, duration_ms, result_hash
+            )
+        elif error is not None:
+            # What an exception says may hold a secret, so the record keeps its words only when asked to.
+            full = self._kernel.rules.capture or error.error_code != "executor_error"
+            batch.add(
+                "action.failed",
+                {
+                    "action_id": context.action_id,
+                    "execution_id": context.execution_id,
+                    "error_code": error.error_code,
+                    "error_message": error.message[:1000] if full else _kind_of(error),
+                    "duration_ms": duration_ms,
+                },
+            )
+        return Ending(
+            execution_id=context.execution_id,
+            request_id=permit.request_id,
+            resolution_id=context.resolution_id,
+            trace_id=permit.live.record.trace_id,
+            timestamp=batch.timestamp,
+            status=ExecuteStatus.SUCCESS if error is None else ExecuteStatus.ERROR,
+            result=result,
+            error=error,
+        )
+
 
 def _kind_of(error: ActionFailed) -> str:
     return type(error.__cause__).__name__ if error.__cause__ is not None else error.error_code
-
-
-def _own_copy(parameters: dict[str, Any], data: bytes) -> dict[str, Any]:
-    # What is decided about is what the executor gets, whoever else holds the caller's object.
-    if all(type(value) in _SCALARS for value in parameters.values()):
-        return dict(parameters)
-    copied: dict[str, Any] = engine.parse_canonical(data)
-    return copied
 
 
 def _check_order(order: Order) -> None:
