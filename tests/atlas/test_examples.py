@@ -1,5 +1,6 @@
 """The example atlases: valid, free of warnings, the same wherever they lie, and with tests of their own."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -104,3 +105,23 @@ def test_the_demo_can_rely_on_the_rules_of_customer_support() -> None:
     strict = {policy.policy_id: policy for policy in load(FOLDER / "customer-support-2.2.0").manifest.policies}
     assert strict["approve-close"].type is PolicyType.REQUIRE_APPROVAL
     assert strict["search-rate"].type is PolicyType.RATE_LIMIT
+
+
+@example
+def test_the_tests_of_an_example_pass(path: Path) -> None:
+    from cra.cli._cases import run_case
+
+    atlas = load(path)
+    failed = [result for case in cases_of(path) if (result := run_case(atlas, [], case)).faults]
+    assert failed == []
+
+
+def test_every_code_of_a_problem_or_warning_is_in_the_docs() -> None:
+    text = (FOLDER.parents[1] / "docs" / "atlases.md").read_text(encoding="utf-8")
+    codes = set()
+    for module in (FOLDER.parents[1] / "cra" / "atlas").glob("_*.py"):
+        codes |= set(
+            re.findall(r'(?:Problem|_problem|_warning|refuse)\(\s*(?:piece, )?"([a-z_0-9]+)"', module.read_text())
+        )
+    assert len(codes) > 25
+    assert sorted(code for code in codes if f"`{code}`" not in text) == []
