@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch, Verdict, Verifier, verify
-from cra._core.flavour import build_flavour
 from cra.errors import InvalidInput, NotCanonical
 
 SESSION = "018f2b4e-7e1b-7c3a-8d2e-000000000001"
@@ -297,7 +296,7 @@ def test_no_bytes_are_an_intact_trace_of_no_events() -> None:
 
 @pytest.mark.untraced("minutes of tracing, and no line that other tests leave out")
 def test_every_single_flipped_bit_is_found_at_its_event() -> None:
-    data = _trace(batches=2 if build_flavour == "trace" else 5)  # a traced build is a hundred times slower
+    data = _trace()
     lines = data.splitlines(keepends=True)
     starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
     reasons = set()

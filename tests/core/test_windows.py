@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cra._core.flavour import build_flavour
 from cra._core.windows import BudgetWindow, RateWindow
 
 STEPS = st.lists(st.integers(-3, 12), max_size=150)
@@ -155,7 +154,6 @@ def test_a_cost_that_is_not_an_int_is_refused() -> None:
 
 
 @pytest.mark.untraced("the tracer lets other threads in between two steps")
-@pytest.mark.skipif(build_flavour == "trace", reason="a traced line runs Python, which lets other threads in")
 def test_threads_together_take_exactly_the_limit() -> None:
     rate, budget = RateWindow(1000, 10**9), BudgetWindow(1000, 0)
     taken: list[int] = []
