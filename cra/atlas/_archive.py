@@ -3,7 +3,6 @@
 import io
 import stat
 import struct
-import zipfile
 import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -210,6 +209,8 @@ def _unpack(data: bytes, entry: _Entry) -> bytes:
 
 def write_archive(files: Mapping[str, bytes]) -> bytes:
     """Return an archive with these files; the same files always give the same bytes."""
+    import zipfile
+
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for path in sorted(files):

@@ -1,7 +1,6 @@
 """What a manifest means: whether its names, files and rules fit together."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -49,6 +48,8 @@ class Names:
         # PERF: comparing is slow (2 ms for 500 names), so a manifest full of unknown names gets only a few guesses.
         if self._guesses_left == 0 or len(names) > 500 or len(name) > 100:
             return ""
+        from difflib import get_close_matches
+
         self._guesses_left -= 1
         close = get_close_matches(name, sorted(names), 1, 0.75)
         return f", did you mean `{close[0]}`?" if close else ""

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import jsonschema
 import msgspec
-from jsonschema.protocols import Validator
 
 from cra.atlas._parts import Parts, Piece, count_nodes, escape, json_type
 from cra.atlas._tree import MANIFEST, shown
@@ -16,7 +14,11 @@ from cra.errors import Problem
 from cra.protocol import atlas
 from cra.protocol.atlas import SEMVER_PATTERN, Action, Capability, ContextPack, Manifest, Policy, PolicyType
 from cra.protocol.codec import split_validation_error
-from cra.protocol.schema import schemas
+
+# PERF: jsonschema takes 60 ms to import and is needed only to explain what is wrong.
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -128,11 +130,15 @@ class _Work:
 
 
 @cache
-def _validator(definition: str) -> Validator:
+def _validator(definition: str) -> "Validator":
+    from jsonschema import Draft202012Validator
+
+    from cra.protocol.schema import schemas
+
     document = schemas()["atlas-manifest"]
     if definition:
         document = {"$schema": document["$schema"], "$ref": f"#/$defs/{definition}", "$defs": document["$defs"]}
-    return jsonschema.Draft202012Validator(document)
+    return Draft202012Validator(document)
 
 
 def _violations(value: Any, definition: str) -> Iterator[tuple[str, str]]:
@@ -143,7 +149,7 @@ def _violations(value: Any, definition: str) -> Iterator[tuple[str, str]]:
             yield "".join("/" + step for step in [*steps, *([escape(step)] if step else [])]), words
 
 
-def _words(error: jsonschema.ValidationError) -> Iterator[tuple[str, str]]:
+def _words(error: "ValidationError") -> Iterator[tuple[str, str]]:
     """Yield what an error says, each with the step below its place that it is about."""
     rule: Any = error.validator_value
     value: Any = error.instance
