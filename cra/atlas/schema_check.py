@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from cra._core import report
 from cra._core.schema import Schema
 from cra.errors import InvalidInput
 
@@ -52,7 +53,7 @@ class ParameterSchema:
         """
         from cra.atlas._schema_reader import pointer_to
 
-        return [(pointer_to(path), words) for path, words in self._schema.errors(value)]
+        return [(pointer_to(path), words) for path, words in report.errors(self._schema, value)]
 
     @staticmethod
     def problems(schema: Any) -> list[tuple[str, str]]:
@@ -79,7 +80,7 @@ def _judge(schema: Any) -> list[tuple[str, str]]:
     from cra.atlas._schema_reader import pointer_to
 
     try:
-        return [(pointer_to(path), words) for path, words in _metaschema().errors(schema)]
+        return [(pointer_to(path), words) for path, words in report.errors(_metaschema(), schema)]
     except InvalidInput as error:
         return [("", error.message)]
 

@@ -3,11 +3,13 @@
 import copy
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cra._core import report
 from cra.atlas import _schema_reader, schema_check
 from cra.atlas._metaschema import DOCUMENTS
 from cra.atlas.schema_check import ParameterSchema
@@ -46,7 +48,7 @@ def test_the_json_schema_test_suite_is_judged_as_it_says(group: dict[str, Any]) 
         # With the documents it refers to at hand, the rest of the machinery must answer as the suite does.
         compiled, issues = _schema_reader.read_schema(copy.deepcopy(schema), {**DOCUMENTS, **REMOTES})
         assert compiled is not None, issues
-        matches, errors = compiled.matches, compiled.errors
+        matches, errors = compiled.matches, partial(report.errors, compiled)
     for case in group["tests"]:
         assert matches(case["data"]) is case["valid"], case["description"]
         assert (errors(case["data"]) == []) is case["valid"], case["description"]
