@@ -139,6 +139,6 @@ def _usage(out: Output, error: Any) -> int:
         print(error.format_message(), file=sys.stderr)
         return Exit.USAGE
     path = context.command_path if context is not None else "cra"
-    message = error.format_message().replace("\n", " ").rstrip(".")
+    message = error.format_message().replace("\n", " ").replace("'", "`").rstrip(".")
     out.error("usage_error", message[:1].lower() + message[1:], f"see `{path} --help`")
     return Exit.USAGE

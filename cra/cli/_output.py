@@ -80,7 +80,15 @@ class Output:
         if made:
             if title:
                 self.console.print(title, style="bold")
-            self.console.print(make_table(self.console, columns, made))
+            table = make_table(self.console, columns, made)
+            if self.console.is_terminal:
+                self.console.print(table)
+                return
+            with self.console.capture() as captured:
+                self.console.print(table)
+            # Columns are filled up with blanks, which nobody needs in a file.
+            text = "\n".join(line.rstrip() for line in captured.get().splitlines())
+            self.console.print(text, soft_wrap=True)
 
     def error(
         self,
@@ -133,8 +141,9 @@ def make_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence
 
     bare = not console.is_terminal
     table = Table(box=None if bare else box.SIMPLE_HEAD, pad_edge=not bare, header_style="bold", padding=(0, 1))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        # An id that is folded cannot be copied.
+        table.add_column(column, overflow="fold", no_wrap=number == 0 and console.width >= 100)
     for row in rows:
         table.add_row(*row)
     return table
