@@ -16,7 +16,17 @@ from typing import Any
 
 import jsonschema
 
-from specs.conformance.cases import choosing, counting, deciding, documents, encoding, globs, make, validating
+from specs.conformance.cases import (
+    choosing,
+    counting,
+    deciding,
+    documents,
+    encoding,
+    globs,
+    make,
+    replaying,
+    validating,
+)
 from specs.conformance.cases.make import Json
 from specs.reference import canonical, chain, context, glob, policy, resolution, windows
 
@@ -49,6 +59,7 @@ def suites() -> dict[str, Json]:
         "resolutions": suite("CARP-Core", "whole resolutions with their events", resolutions()),
         "context-ordering": suite("CARP-Core", "which documents, in which order", context_ordering()),
         "atlas-validation": suite("Atlas-Core", "atlases and all their problems", validating.ATLAS_VALIDATION),
+        "replay": suite("CRA-Full", "recorded sessions decided again, and against other atlases", replays()),
     }
 
 
@@ -234,6 +245,13 @@ def glob_cases() -> list[Json]:
         {"id": name, "why": why, "pattern": pattern, "text": text, "match": expected}
         for name, why, pattern, text, expected in globs.GLOBS
     ]
+
+
+def replays() -> list[Json]:
+    """Check that every recorded chain is good: what is wrong with them is what they say."""
+    for case in replaying.REPLAY:
+        expect(chain.verify(case["trace"].encode())["ok"], case["id"])
+    return replaying.REPLAY
 
 
 # --- deciding ---------------------------------------------------------------------------------------------------------
