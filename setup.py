@@ -22,8 +22,15 @@ CORE = Path("cra/_core")
 WINDOWS = sys.platform == "win32"
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+# Symbols, unwind tables and padding are a tenth of a wheel and nothing that a release uses.
+LEAN = (
+    ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"],
+    ["-s", "-Wl,--build-id=none", "-Wl,-z,noseparate-code"],
+)
+lean_compile, lean_link = LEAN if sys.platform == "linux" else ([], [])
+
 FLAGS: dict[str, tuple[list[str], list[str]]] = {
-    "release": (["-O3", "-g0", "-fvisibility=hidden"], ["-s"] if sys.platform == "linux" else []),
+    "release": (["-O3", "-g0", "-fvisibility=hidden", *lean_compile], lean_link),
     "debug": (["-O0", "-g"], []),
     "sanitize": (
         ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
@@ -49,11 +56,16 @@ if FLAVOUR == "trace":
 # The digest is linked once, into `sha256`; other modules cimport it from there, so that `force` holds for all.
 LEAVES = {"sha256": ["leaf/sha256.c"], "glob": ["leaf/glob.c"], "policy": ["leaf/glob.c"]}
 
-# What the installed commands read and the repository keeps at its top: folder here, folder in the wheel.
+# Not on the path of a call, or bound by what Python does: -O3 would only make them a fifth larger.
+SMALL = {"schema", "context", "pattern", "windows", "flavour"}
+
+# What the installed commands read and the repository keeps at its top: folder here, folder in the wheel. The scripts
+# that generate the conformance suite stay behind, and so do the examples that no command shows.
 DATA = {
     "specs/schemas": "cra/_data/schemas",
     "specs/conformance": "cra/_data/conformance",
-    "examples/atlases": "cra/_data/atlases",
+    "examples/atlases/customer-support": "cra/_data/atlases/customer-support",
+    "examples/atlases/customer-support-2.2.0": "cra/_data/atlases/customer-support-2.2.0",
 }
 
 
@@ -86,7 +98,7 @@ class BuildPy(build_py):
             if Path(here).is_dir():
                 target = Path(self.build_lib, there)
                 shutil.rmtree(target, ignore_errors=True)
-                shutil.copytree(here, target, ignore=shutil.ignore_patterns("__pycache__", "*.py[cod]"))
+                shutil.copytree(here, target, ignore=shutil.ignore_patterns("*.py", "cases", "__pycache__"))
 
 
 extensions = [
@@ -96,7 +108,7 @@ extensions = [
         include_dirs=[str(CORE / "leaf")],
         depends=["setup.py", *(str(header) for header in sorted(CORE.glob("leaf/*.h")))],
         define_macros=macros,
-        extra_compile_args=compile_args,
+        extra_compile_args=["-O2" if arg == "-O3" and path.stem in SMALL else arg for arg in compile_args],
         extra_link_args=link_args,
     )
     for path in sorted(CORE.glob("*.pyx"))
