@@ -59,6 +59,7 @@ def resolve(
 def take(value: Any) -> tuple[Any, str, int]: ...
 def requested(
     batch: EventBatch,
+    f: Fragments,
     action_id: str,
     parameters_hash: str,
     request_id: str,
@@ -66,6 +67,7 @@ def requested(
     parameters: dict[str, Any] | None = None,
     replay_of: str | None = None,
     risk: str | None = None,
+    approval_id: str | None = None,
 ) -> None: ...
 def evaluated(
     batch: EventBatch, f: Fragments, action: int, policy: int, result: str, wait_us: int = 0
@@ -78,8 +80,10 @@ def permitted(
     parameters_hash: str,
     request_id: str,
     resolution_id: str,
+    execution_id: str,
     parameters: dict[str, Any] | None = None,
     risk: str | None = None,
+    named_approval_id: str | None = None,
     approval_id: str | None = None,
     approver: str | None = None,
 ) -> None: ...

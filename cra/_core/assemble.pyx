@@ -480,13 +480,16 @@ def take(object value) -> tuple:
 
 
 cdef int _requested(
-    EventBatch batch, bytes action_id, str parameters_hash, str request_id, str resolution_id, dict parameters,
-    str replay_of, str risk
+    EventBatch batch, Fragments f, bytes action_id, str parameters_hash, str request_id, str resolution_id,
+    dict parameters, str replay_of, str risk, str approval_id
 ) except -1:
     cdef Buffer out = batch.buf
     begin(batch, b"action.requested")
     put_bytes(out, b'{"action_id":')
     put_bytes(out, action_id)
+    if approval_id is not None:
+        put_bytes(out, b',"approval_id":')
+        write_string(out, approval_id)
     if parameters is not None:
         put_bytes(out, b',"parameters":')
         write_value(out, parameters)
@@ -502,7 +505,10 @@ cdef int _requested(
     if risk is not None:
         put_bytes(out, b',"risk_tier":')
         write_string(out, risk)
-    put_bytes(out, b'}')
+    # Atlases may have changed since the resolution.
+    put_bytes(out, b',"snapshot_digest":"')
+    put_bytes(out, f.snapshot_digest)
+    put_bytes(out, b'"}')
     return batch.end_event()
 
 
@@ -523,11 +529,16 @@ cdef int _evaluated_call(
 
 
 def requested(
-    EventBatch batch not None, str action_id not None, str parameters_hash not None, str request_id not None,
-    str resolution_id=None, dict parameters=None, str replay_of=None, str risk=None
+    EventBatch batch not None, Fragments f not None, str action_id not None, str parameters_hash not None,
+    str request_id not None, str resolution_id=None, dict parameters=None, str replay_of=None, str risk=None,
+    str approval_id=None
 ) -> None:
-    """Add action.requested; `parameters` only where they are retained, `risk` only where the call raised it."""
-    _requested(batch, dumps(action_id), parameters_hash, request_id, resolution_id, parameters, replay_of, risk)
+    """Add action.requested; `parameters` only where they are retained, `risk` only where the call raised it.
+
+    `approval_id` is the one that the call named.
+    """
+    _requested(
+        batch, f, dumps(action_id), parameters_hash, request_id, resolution_id, parameters, replay_of, risk, approval_id)
 
 
 def evaluated(
@@ -542,15 +553,20 @@ def evaluated(
 
 def permitted(
     EventBatch batch not None, Fragments f not None, int action, int policy, str parameters_hash not None,
-    str request_id not None, str resolution_id not None, dict parameters=None, str risk=None, str approval_id=None,
-    str approver=None
+    str request_id not None, str resolution_id not None, str execution_id not None, dict parameters=None,
+    str risk=None, str named_approval_id=None, str approval_id=None, str approver=None
 ) -> None:
-    """Add action.requested, policy.evaluated (when `policy` is not -1) and action.approved of an allowed call."""
+    """Add action.requested, policy.evaluated (when `policy` is not -1) and action.approved of an allowed call.
+
+    `approval_id` is the one that is used up, `named_approval_id` the one that the call named. The outcome will name
+    `execution_id` too, so that each can be found from the other.
+    """
     cdef Buffer out = batch.buf
     cdef bytes name
     _check_index(f, action, policy)
     name = <bytes> f.action_id[action]
-    _requested(batch, name, parameters_hash, request_id, resolution_id, parameters, None, risk)
+    _requested(
+        batch, f, name, parameters_hash, request_id, resolution_id, parameters, None, risk, named_approval_id)
     if policy >= 0:
         # A granted approval lets the call pass; the policy still says that it asks for one.
         _evaluated_call(batch, f, name, policy, <bytes> f.policy_result[policy], 0)
@@ -562,6 +578,8 @@ def permitted(
         write_string(out, approval_id)
         put_bytes(out, b',"approver":')
         write_value(out, approver)
+    put_bytes(out, b',"execution_id":')
+    write_string(out, execution_id)
     put_bytes(out, b',"resolution_id":')
     write_string(out, resolution_id)
     put_bytes(out, b'}')

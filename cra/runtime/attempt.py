@@ -365,8 +365,10 @@ class Attempt:
             self._hash,
             self._request_id,
             resolution_id,
+            self._execution_id,
             self._parameters if self._kernel.rules.capture else None,
             RISKS[order.risk] if order.risk else None,
+            order.approval_id,
             used.approval_id if used is not None else None,
             used.approver if used is not None else None,
         )
@@ -428,16 +430,17 @@ class Attempt:
 
     def _error(self, error: CRAError, resolution: ResolutionRecord | None) -> Ending:
         """Record a call that never came to a decision."""
-        self.batch.add(
-            "error.occurred",
-            {
-                "error_code": error.code,
-                "error_message": error.message,
-                "action_id": self._order.action_id,
-                "parameters_hash": self._hash,
-                "request_id": self._request_id,
-            },
-        )
+        payload = {
+            "error_code": error.code,
+            "error_message": error.message,
+            "action_id": self._order.action_id,
+            "parameters_hash": self._hash,
+            "request_id": self._request_id,
+        }
+        named = resolution.resolution_id if resolution is not None else self._order.resolution_id
+        if named is not None:
+            payload["resolution_id"] = named
+        self.batch.add("error.occurred", payload)
         self._land()
         return self._ending(ExecuteStatus.ERROR, resolution.resolution_id if resolution else None, error)
 
@@ -445,6 +448,7 @@ class Attempt:
         order = self._order
         assemble.requested(
             self.batch,
+            self._snapshot.fragments,
             order.action_id,
             self._hash,
             self._request_id,
@@ -452,6 +456,7 @@ class Attempt:
             self._parameters if self._kernel.rules.capture else None,
             replay_of,
             RISKS[order.risk] if order.risk else None,
+            order.approval_id,
         )
 
     def _evaluated(self, verdict: Verdict) -> None:
