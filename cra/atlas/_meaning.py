@@ -10,9 +10,10 @@ from cra._core.glob import glob_match
 from cra.atlas._hidden import hidden_character
 from cra.atlas._parts import SECTIONS, Parts, Piece, escape
 from cra.atlas._paths import path_fault
-from cra.atlas._schemas import action_problems, schema_problems
+from cra.atlas._schemas import Checker
 from cra.atlas._shape import Shape
 from cra.atlas._tree import MANIFEST, Tree, shown
+from cra.atlas.bounds import Bounds
 from cra.atlas.semver import parse_range
 from cra.errors import InvalidInput, InvalidJSON, Problem
 from cra.protocol.atlas import Conditions, Policy, PolicyType
@@ -55,9 +56,10 @@ class Names:
         return f", did you mean `{close[0]}`?" if close else ""
 
 
-def meaning_problems(shape: Shape, parts: Parts, tree: Tree) -> Iterator[Problem]:
+def meaning_problems(shape: Shape, parts: Parts, tree: Tree, bounds: Bounds) -> Iterator[Problem]:
     """Yield everything that has the right shape and cannot be meant."""
     names = Names(parts)
+    checker = Checker(bounds)
     yield from _text_problems(parts)
     yield from _duplicates(parts, shape)
     if shape.head is not None:
@@ -65,9 +67,9 @@ def meaning_problems(shape: Shape, parts: Parts, tree: Tree) -> Iterator[Problem
     yield from _capability_problems(shape, names)
     yield from _pack_problems(shape, names, tree)
     for piece, policy in shape.policies:
-        yield from _policy_problems(piece, policy, names)
+        yield from _policy_problems(piece, policy, names, checker)
     for piece, action in shape.actions:
-        yield from action_problems(piece, action)
+        yield from checker.action_problems(piece, action)
 
 
 def _problem(piece: Piece, code: str, message: str, pointer: str = "") -> Problem:
@@ -200,7 +202,7 @@ def _document_problems(path: str, content: bytes) -> Iterator[Problem]:
             yield Problem("invalid_json", error.message, file=shown(path), pointer=error.pointer or "")
 
 
-def _policy_problems(piece: Piece, policy: Policy, names: Names) -> Iterator[Problem]:
+def _policy_problems(piece: Piece, policy: Policy, names: Names, checker: Checker) -> Iterator[Problem]:
     if not policy.actions:
         yield _problem(piece, "invalid_policy", "no action is named, so the policy can never apply", "/actions")
     if abs(policy.priority) > _MAX_PRIORITY:
@@ -208,10 +210,10 @@ def _policy_problems(piece: Piece, policy: Policy, names: Names) -> Iterator[Pro
         yield _problem(piece, "invalid_policy", words, "/priority")
     if policy.type is PolicyType.SCOPE:
         schema = policy.parameters.get("schema")
-        yield from schema_problems(piece, schema, "/parameters/schema")
+        yield from checker.schema_problems(piece, schema, "/parameters/schema")
     yield from _condition_problems(piece, policy.conditions, names)
     if not isinstance(policy.conditions.parameters, UnsetType):
-        yield from schema_problems(piece, policy.conditions.parameters, "/conditions/parameters")
+        yield from checker.schema_problems(piece, policy.conditions.parameters, "/conditions/parameters")
 
 
 def _condition_problems(piece: Piece, conditions: Conditions, names: Names) -> Iterator[Problem]:

@@ -6,7 +6,10 @@ import msgspec
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """How large an atlas may be; reading stops at the first bound that is passed.
 
-    Of more than `max_problems` violations of the schema only the first are reported.
+    `max_schema_values` and `max_pattern_steps` are over all JSON Schemas of the atlas, equal ones counted once; a
+    step is a character of a pattern, times its counts. `max_example_steps` bounds what holding examples against their
+    schemas could take at worst. Of more than `max_problems` problems only
+    the first are reported.
     """
 
     max_total_bytes: int = 32 << 20
@@ -21,6 +24,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_policies: int = 5_000
     max_capabilities: int = 1_000
     max_context_packs: int = 1_000
+    max_schema_values: int = 60_000
+    max_pattern_steps: int = 1_000_000
+    max_example_steps: int = 40_000_000
     max_problems: int = 500
     allow_hard_links: bool = False
 

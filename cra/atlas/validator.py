@@ -35,7 +35,7 @@ def judge(tree: Tree, bounds: Bounds = DEFAULT_BOUNDS, *, thorough: bool = False
     """
     parts = take_apart(tree, bounds)
     shape = shape_of(parts, bounds)
-    found = chain(tree.problems, parts.problems, shape.problems, meaning_problems(shape, parts, tree))
+    found = chain(tree.problems, parts.problems, shape.problems, meaning_problems(shape, parts, tree, bounds))
     problems = list(islice(found, bounds.max_problems))
     if len(problems) == bounds.max_problems:
         words = f"there are {bounds.max_problems} problems or more; the others are left out"

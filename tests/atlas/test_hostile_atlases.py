@@ -582,7 +582,7 @@ def with_schema(schema: Any, **more: Any) -> dict[str, Any]:
         ({"properties": {"x": {"pattern": "(a{1000}){1000}{1000}"}}}, "invalid_schema"),
         ({"properties": {"x": {"pattern": "[" * 10_000}}}, "invalid_schema"),
         ({"properties": {"x": {"pattern": "(" * 10_000 + ")" * 10_000}}}, "invalid_schema"),
-        ({"enum": list(range(100_000))}, "invalid_schema"),
+        ({"enum": list(range(100_000))}, "too_large"),
     ],
     ids=[
         "too deep",
@@ -617,14 +617,47 @@ def test_a_schema_that_doubles_at_every_step_does_not_hang() -> None:
         for level in range(levels)
     }
     schema = {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": {"type": "object"}}}
-    problems = refused(lambda: load_json(with_schema(schema, examples=[{}])))
-    assert {code for code, _, _ in problems} <= {"invalid_schema", "invalid_example"}
+    assert [code for code, _, _ in refused(lambda: load_json(with_schema(schema, examples=[{}])))] == [
+        "invalid_example"
+    ]
+    assert [code for code, _, _ in refused(lambda: load_json(with_schema(schema, examples=[{}] * 50)))][
+        -1
+    ] == "too_large"
+
+
+def test_many_examples_that_are_each_a_little_work_are_refused() -> None:
+    schema = {"properties": {"x": {"items": {"anyOf": [{"const": n} for n in range(1000)]}}}}
+    problems = refused(lambda: load_json(with_schema(schema, examples=[{"x": [999] * 1000}] * 100)))
+    assert [code for code, _, _ in problems] == ["too_large"]
+
+
+def test_a_schema_that_contains_itself_may_have_examples() -> None:
+    tree = {
+        "$defs": {"t": {"properties": {"left": {"$ref": "#/$defs/t"}, "right": {"$ref": "#/$defs/t"}}}},
+        "$ref": "#/$defs/t",
+    }
+    assert load_json(with_schema(tree, examples=[{"left": {"right": {}}}] * 50)).atlas_id == "com.acme.notes"
 
 
 def test_a_pattern_that_backtracks_elsewhere_does_not_hang() -> None:
     schema = {"properties": {"x": {"pattern": "^(a+)+$"}}}
     manifest = with_schema(schema, examples=[{"x": "a" * 5000}, {"x": "a" * 5000 + "b"}])
     assert refused(lambda: load_json(manifest)) == [("invalid_example", "atlas.json", "/actions/0/examples/1/x")]
+
+
+def test_schemas_are_bounded_together_and_equal_ones_count_once() -> None:
+    def actions(count: int, schema: Callable[[int], Any]) -> dict[str, Any]:
+        made = [{"action_id": f"a.b{n}", "name": "A", "parameters_schema": schema(n)} for n in range(count)]
+        return {**MINIMAL, "actions": made}
+
+    wide = {"properties": {f"p{n}": {"type": "string"} for n in range(5_000)}}
+    problems = refused(lambda: load_json(actions(9, lambda n: {**wide, "title": str(n)})))
+    assert problems == [("too_large", "atlas.json", "/actions/5/parameters_schema")]
+    assert load_json(actions(9, lambda _: wide)).atlas_id == "com.acme.notes"
+    heavy = {"properties": {f"p{n}": {"pattern": "(a{30}){100}" + str(n)} for n in range(300)}}
+    assert refused(lambda: load_json(with_schema(heavy))) == [
+        ("too_large", "atlas.json", "/actions/0/parameters_schema"),
+    ]
 
 
 def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
