@@ -76,7 +76,8 @@ class _Reader:
         """Read files and folders of `place` into the tree."""
         for entry in entries:
             path = prefix + entry.name
-            status = entry.stat(follow_symlinks=False)
+            # NOTE: on Windows an entry of `scandir` knows neither its file's number nor its links.
+            status = entry.stat(follow_symlinks=False) if _AT else Path(entry.path).lstat()
             if fault := path_fault(path):
                 self.tree.refuse("path_escape", f"`{shown(path)}` cannot be a file of an atlas: {fault}", file=path)
             elif fault := self._link(status):
