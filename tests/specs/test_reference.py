@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cra import errors
 from specs.conformance import generate
 from specs.conformance.cases.make import at
 from specs.reference import canonical, chain, context, glob, policy, resolution, windows
@@ -336,3 +337,14 @@ def _compare(found: list[Any], expected: dict[str, Any]) -> None:
     assert resolution.decision(found)["type"] == expected["decision"]
     assert by_result == {"allow": expected["allowed"], "requires_approval": expected["confirm"]}
     assert denied == expected["denied"]
+
+
+def test_the_law_gives_every_error_code_its_status() -> None:
+    section = PROTOCOL.partition("## 11. HTTP")[2].partition("## 12.")[0]
+    told = {
+        code: int(status)
+        for status, codes in re.findall(r"^\| (\d{3}) \| (.*) \|$", section, re.MULTILINE)
+        for code in re.findall(r"`([a-z_]+)`", codes)
+    }
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.CRAError)]
+    assert told == {kind.code: kind.status for kind in kinds}
