@@ -1,19 +1,129 @@
 """What is wrong with an atlas is said all at once, each with its place."""
 
+import copy
 import json
 from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cra.atlas.loader import inspect_json, load_json
 from cra.atlas.validator import dependency_problems, validate
 from cra.errors import AtlasInvalid
 from cra.protocol.schema import schemas
 
+SCHEMA_CHECK = jsonschema.Draft202012Validator(schemas()["atlas-manifest"])
 MINIMAL = {"atlas_version": "1.0", "atlas_id": "com.acme.notes", "version": "1.0.0", "name": "Notes"}
 READ = {"action_id": "note.read", "name": "Read"}
 WINDOW = {"start": "08:00", "end": "18:00"}
+
+
+# Something of everything, to be broken.
+WHOLE: dict[str, Any] = {
+    **MINIMAL,
+    "actions": [{**READ, "rate_limit": {"max_calls": 1, "window_seconds": 1}, "examples": [{}], "timeout_seconds": 5}],
+    "capabilities": [{"capability_id": "c", "name": "C", "actions": ["note.*"], "context_packs": ["guide"]}],
+    "context_packs": [{"pack_id": "guide", "name": "Guide", "files": ["a.md"], "max_tokens": 10, "priority": 5}],
+    "policies": [
+        {
+            "policy_id": "rate",
+            "type": "rate_limit",
+            "actions": ["*"],
+            "parameters": {"max_calls": 1, "window_seconds": 2},
+        },
+        {
+            "policy_id": "spend",
+            "type": "budget",
+            "actions": ["*"],
+            "parameters": {"limit": 1.5, "unit": "x", "window": "session", "per": "tenant", "cost": "/a"},
+        },
+        {"policy_id": "scope", "type": "scope", "actions": ["*"], "parameters": {"schema": {"required": ["a"]}}},
+        {
+            "policy_id": "hours",
+            "type": "allow",
+            "actions": ["*"],
+            "priority": -1,
+            "conditions": {
+                "risk_tiers": ["low"],
+                "agents": ["a*"],
+                "capabilities": ["c"],
+                "context_matches": {"k": "v"},
+                "time_window": {**WINDOW, "timezone": "UTC", "days": ["mon"]},
+                "parameters": True,
+            },
+        },
+    ],
+    "dependencies": {"com.acme.base": "^1.0.0"},
+    "metadata": {"x": 1},
+}
+VALUES = st.sampled_from(
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2**70,
+        1.5,
+        "",
+        "x",
+        "a.b",
+        "deny",
+        "session",
+        "1.0",
+        "\n",
+        "x" * 2000,
+        [],
+        {},
+        [1],
+        {"x": 1},
+    ]
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for step, inner in items for place in places(inner, (*path, step)))]
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> Any:
+    value: Any = copy.deepcopy(WHOLE)
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(places(value)[1:] or [()]))
+        if not path:
+            break
+        parent = value
+        for step in path[:-1]:
+            parent = parent[step]
+        kind = draw(st.sampled_from(["replace", "remove", "add"]))
+        if kind == "remove":
+            del parent[path[-1]]
+        elif kind == "add" and isinstance(parent, dict):
+            parent[draw(st.sampled_from(["colour", "reason", "name", "parameters", "conditions"]))] = copy.deepcopy(
+                draw(VALUES)
+            )
+        else:
+            parent[path[-1]] = copy.deepcopy(draw(VALUES))
+    return value
+
+
+@settings(max_examples=200)
+@given(broken())
+def test_the_committed_schema_and_the_loader_refuse_the_same_shapes(manifest: Any) -> None:
+    assert validate(WHOLE, {"a.md": "text"}) == []
+    problems = validate(manifest, {"a.md": "text"})
+    shape = [problem for problem in problems if problem.code == "schema"]
+    assert bool(shape) == (not SCHEMA_CHECK.is_valid(manifest)), problems
+    assert problems == validate(manifest, {"a.md": "text"})
+    for problem in shape:
+        place = manifest
+        # A pointer leads to what is there, or to the object in which something is missing.
+        for step in problem.pointer.split("/")[1:]:
+            place = place[int(step)] if isinstance(place, list) else place[step.replace("~1", "/").replace("~0", "~")]
 
 
 def policy(**fields: Any) -> dict[str, Any]:
