@@ -78,7 +78,7 @@ def _labels(pre: str | None) -> tuple[int | str, ...]:
 
 
 class _Bound(msgspec.Struct, frozen=True):
-    """One comparison; a bound that stands for an omitted part is `open` to no pre-release."""
+    """One comparison of a range."""
 
     operator: Literal[">=", ">", "<", "<=", "="]
     version: Version
