@@ -405,7 +405,7 @@ def _default_reason(policy: Policy) -> str:
     if policy.type is PolicyType.RATE_LIMIT:
         return f"rate limit of {given['max_calls']} calls per {given['window_seconds']} s is used up"
     if policy.type is PolicyType.BUDGET:
-        return f"budget of {given['limit']} {given['unit']} is used up"
+        return f"budget of {dumps(given['limit']).decode()} {given['unit']} is used up"
     return f"denied by policy `{policy.policy_id}`"
 
 

@@ -131,15 +131,16 @@ def resolve(
     rules: Rules,
 ) -> Decided:
     """Decide about a resolve and add its events to `batch`; raises `AtlasNotFound` for an unknown atlas."""
-    context = merged_context(session, ask.context)
+    goal, risk, hints, capabilities, atlas_ids, context, request_id, timestamp, parent = ask
+    seen = {**context, **session.context} if session.context else context
     windows = snapshot.open_windows(batch.now_us)
-    considered = snapshot.considered(ask.atlas_ids, ask.capabilities)
-    outcome = snapshot.table.evaluate(session.agent_id, ask.risk, context, windows, usage, considered)
+    considered = snapshot.considered(atlas_ids, capabilities) if atlas_ids or capabilities else None
+    outcome = snapshot.table.evaluate(session.agent_id, risk, seen, windows, usage, considered)
     chosen: list[int] = []
     skipped: list[int] = []
     if snapshot.context is not None:
-        packs = snapshot.open_packs(session.agent_id, ask.risk, context, windows, ask.atlas_ids, ask.capabilities)
-        chosen, skipped = snapshot.context.select(ask.goal, ask.hints, packs, rules.max_context_tokens)
+        packs = snapshot.open_packs(session.agent_id, risk, seen, windows, atlas_ids, capabilities)
+        chosen, skipped = snapshot.context.select(goal, hints, packs, rules.max_context_tokens)
     prefix = snapshot.fragments.prefix(outcome, chosen)
     offer: Offer = prefix.note or _offer(snapshot, outcome, chosen, prefix)
     resolved = assemble.resolve(
@@ -150,19 +151,19 @@ def resolve(
         session.agent_id,
         session.session_id,
         session.trace_id,
-        ask.goal,
-        RISKS[ask.risk],
-        ask.hints,
-        ask.capabilities,
-        ask.atlas_ids,
-        ask.context,
+        goal,
+        RISKS[risk],
+        hints,
+        capabilities,
+        atlas_ids,
+        context,
         rules.capture,
         rules.ttl_seconds,
         chosen,
         skipped,
-        ask.request_id,
-        ask.timestamp,
-        ask.parent_session_id,
+        request_id,
+        timestamp,
+        parent,
     )
     resolution_id = resolved.resolution_id
     resolution = Resolution(
@@ -181,11 +182,11 @@ def resolve(
     record = ResolutionRecord(
         resolution_id=resolution_id,
         expires_us=batch.now_us + rules.ttl_seconds * MICRO,
-        goal=ask.goal,
-        risk=ask.risk,
-        atlas_ids=ask.atlas_ids,
-        capabilities=ask.capabilities,
-        context=ask.context,
+        goal=goal,
+        risk=risk,
+        atlas_ids=atlas_ids,
+        capabilities=capabilities,
+        context=context,
         offered=offer.ids,
     )
     return Decided(resolution=resolution, resolved=resolved, record=record)

@@ -43,24 +43,20 @@ class Live:
         self.lock = Lock()
 
 
-class _Entropy:
-    """Random bytes in pieces of 16, drawn from the system a few hundred at a time."""
+# Random bytes in pieces of 16, drawn from the system a few hundred at a time.
+_pieces: deque[bytes] = deque()
+# A forked child must not hand out the ids that its parent will.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pieces.clear)
 
-    def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
-        # A forked child must not hand out the ids that its parent will.
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._pieces.clear)
 
-    def __call__(self, size: int) -> bytes:
-        try:
-            return self._pieces.popleft()
-        except IndexError:
-            block = os.urandom(_ENTROPY_SIZE * 256)
-            self._pieces.extend(
-                block[at : at + _ENTROPY_SIZE] for at in range(_ENTROPY_SIZE, len(block), _ENTROPY_SIZE)
-            )
-            return block[:_ENTROPY_SIZE]
+def _entropy(size: int) -> bytes:
+    try:
+        return _pieces.popleft()
+    except IndexError:
+        block = os.urandom(size * 256)
+        _pieces.extend(block[at : at + size] for at in range(size, len(block), size))
+        return block[:size]
 
 
 class _LimitClock:
@@ -83,7 +79,7 @@ class Kernel:
         self.snapshot = snapshot
         self.now_us = config.clock
         self.limits_now_us = _LimitClock() if config.clock is system_clock else config.clock
-        self.entropy: Callable[[int], bytes] = _Entropy() if config.ids is os.urandom else config.ids
+        self.entropy: Callable[[int], bytes] = _entropy if config.ids is os.urandom else config.ids
         self.rules = Rules(config.default_ttl_seconds, config.max_context_tokens, config.capture_parameters == "full")
         self._live: dict[str, Live] = {}
 

@@ -14,7 +14,9 @@ from cra.runtime._base import RuntimeBase, Simulation, verify_trace
 from cra.runtime.approvals import Approvals
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import RuntimeConfig
+from cra.runtime.engine import Ask
 from cra.runtime.executors import LoopThread, WorkerThreads
+from cra.runtime.kernel import check_text
 from cra.storage.base import SessionRecord
 
 
@@ -110,6 +112,13 @@ class CRARuntime(RuntimeBase):
         The keywords go with a goal; a request carries its own.
         """
         kernel = self._kernel
+        if (
+            type(request) is str
+            and risk_tier == "low"
+            and not (context_hints or required_capabilities or atlas_ids or context)
+        ):
+            # PERF: nothing to check against the session, 0.4 us of 10.
+            return kernel.resolve(session_id, Ask(check_text("goal", request, 10_000))).resolution
         ask = self._ask(
             kernel.live(session_id).record,
             request,
