@@ -251,6 +251,8 @@ class RuntimeBase:
         The loaded atlases are taken for the recorded ones where the trace names their digests. Raises `InvalidTrace`
         when the chain is broken.
         """
+        from cra.runtime.whatif import what_if
+
         return what_if(trace, atlases, recorded=self.snapshot.atlases, default_decision=self.config.default_decision)
 
 
