@@ -28,7 +28,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     max_pattern_steps: int = 1_000_000
     max_example_steps: int = 40_000_000
     max_problems: int = 500
-    allow_hard_links: bool = False
+    # NOTE: package managers (uv for one) install by hard link; a system that shares folders with strangers can refuse.
+    allow_hard_links: bool = True
 
 
 DEFAULT_BOUNDS = Bounds()
