@@ -100,7 +100,7 @@ class Execution:
             return self.fail(permit, "invalid_result", f"the result has {len(data)} bytes, expected at most {limit}")
         if permit.bound.returns is not None and not permit.bound.returns.matches(result):
             pointer, words = permit.bound.returns.first_error(result) or ("", "")
-            return self.fail(permit, "invalid_result", f"the result breaks returns_schema at `{pointer}`: {words}")
+            return self.fail(permit, "invalid_result", f"the result breaks returns_schema{pointer and f' at `{pointer}`'}: {words}")
         return self._finish(permit, hexdigest(data), None, result)
 
     def fail(self, permit: Permit, code: str, message: str, *, cause: BaseException | None = None) -> Ending:
