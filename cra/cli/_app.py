@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Collection
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
@@ -72,7 +73,10 @@ def build(only: Collection[str] = ()) -> typer.Typer:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"cra {installed_version('cra-core')}")
+        try:
+            print(f"cra {installed_version('cra-core')}")
+        except PackageNotFoundError:
+            print("cra, not installed as a package")
         raise typer.Exit()
 
 
@@ -95,7 +99,11 @@ def run(words: list[str]) -> int:
         return _invoke(words)
     except CRAError as error:
         out.error(
-            error.code, error.message, error.hint, error.pointer if isinstance(error, InvalidInput) else None, error.details
+            error.code,
+            error.message,
+            error.hint,
+            error.pointer if isinstance(error, InvalidInput) else None,
+            error.details,
         )
         return exit_of(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -80,9 +80,8 @@ def session_of(
     runtime: CRARuntime, out: Output, settings: Settings, session: str | None, agent: str | None, goal: str
 ) -> SessionRecord:
     """Return the session that was named, or start one."""
-    if session is not None:
-        return runtime.get_session(session)
-    assert agent is not None
+    if agent is None:
+        return runtime.get_session(session or "")
     record = runtime.create_session(agent, goal)
     if settings.storage != "memory":
         out.note(f"session {record.session_id} started for {agent}")

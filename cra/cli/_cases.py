@@ -50,10 +50,10 @@ def run_case(atlas: Atlas, others: list[Atlas], case: Case) -> CaseResult:
             )
             if isinstance(case.call, UnsetType):
                 return CaseResult(case.name, resolution_faults(case.expect, resolution))
-            status, policy_id = None, None
-            for _ in range(case.call.times):
-                status, policy_id = _call(runtime, session, case)
-            assert status is not None
+            call = {"action_id": case.call.action_id, "parameters": case.call.parameters}
+            for _ in range(case.call.times - 1):
+                _call(runtime, session, case, call)
+            status, policy_id = _call(runtime, session, case, call)
             return CaseResult(case.name, call_faults(case.expect, status, policy_id))
     except CRAError as error:
         return CaseResult(case.name, [f"{error.message} [{error.code}]"])
@@ -69,16 +69,13 @@ def _load(runtime: Any, atlas: Atlas) -> None:
     runtime.load_atlas_from_json(manifest, dict(atlas.files))
 
 
-def _call(runtime: Any, session: Any, case: Case) -> tuple[Any, str | None]:
-    from msgspec import UnsetType
+def _call(runtime: Any, session: Any, case: Case, call: dict[str, Any]) -> tuple[Any, str | None]:
     from msgspec.json import decode
 
     from cra.cli._runtime import make_request
     from cra.protocol.carp import ExecuteResponse
 
-    assert not isinstance(case.call, UnsetType)
     before = len(runtime.get_trace(session.session_id))
-    call = {"action_id": case.call.action_id, "parameters": case.call.parameters}
     request = make_request(
         runtime, session, "execute", case.request.goal, execution=call, task={"risk_tier": case.request.risk_tier}
     )

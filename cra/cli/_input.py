@@ -71,7 +71,8 @@ def read_parameters(text: str | None, words: Iterable[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals or not key.strip(":"):
             raise UsageError(
-                f"parameter is `{word}`, expected key=text or key:=json", hint="such as ticket_id=T-1042 or amount:=49.90"
+                f"parameter is `{word}`, expected key=text or key:=json",
+                hint="such as ticket_id=T-1042 or amount:=49.90",
             )
         if key.endswith(":"):
             result[key[:-1]] = read_json(value, what=f"parameter `{key[:-1]}`")

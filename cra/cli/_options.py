@@ -27,7 +27,8 @@ AtlasOption = Annotated[
         "--atlas",
         "-a",
         metavar="PATH",
-        help=f"An atlas to decide with: folder, atlas.json or archive; repeatable. [env: CRA_ATLASES, `{os.pathsep}` between]",
+        help="An atlas to decide with: folder, atlas.json or archive; repeatable. "
+        f"[env: CRA_ATLASES, `{os.pathsep}` between]",
         show_default=False,
     ),
 ]

@@ -102,7 +102,13 @@ class Output:
         if self.json:
             from cra._core.canonical import dumps
 
-            problem = {"code": code, "message": message, "hint": hint, "pointer": pointer, "details": dict(details or {})}
+            problem = {
+                "code": code,
+                "message": message,
+                "hint": hint,
+                "pointer": pointer,
+                "details": dict(details or {}),
+            }
             sys.stderr.write(dumps({"error": problem}).decode() + "\n")
             return
         from rich.text import Text

@@ -91,9 +91,7 @@ def need_atlases(settings: Settings, what: str) -> None:
         raise UsageError(f"{what} needs an atlas", hint="give --atlas PATH, or set CRA_ATLASES")
 
 
-def make_request(
-    runtime: CRARuntime, session: SessionRecord, operation: str, goal: str, **more: Any
-) -> Request:
+def make_request(runtime: CRARuntime, session: SessionRecord, operation: str, goal: str, **more: Any) -> Request:
     """Return a CARP request of a session, stamped now; `task` and the top-level fields come from `more`."""
     from cra.protocol.carp import Request
     from cra.protocol.codec import to_struct

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UnsetType
@@ -189,7 +190,8 @@ def approval_value(record: ApprovalRecord) -> dict[str, Any]:
 
 def event_words(event: Event) -> str:
     """Return what an event says, in one line."""
-    return _EVENT_WORDS.get(event.event_type, _any)(event.payload)
+    make = _EVENT_WORDS.get(event.event_type, _any)
+    return make(event.payload)
 
 
 def _any(payload: dict[str, Any]) -> str:
@@ -216,7 +218,7 @@ def _approval_words(p: dict[str, Any]) -> str:
     return f"{p.get('action_id')} {p.get('approval_id')}" + (f" by {p['approver']}" if p.get("approver") else "")
 
 
-_EVENT_WORDS = {
+_EVENT_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "session.started": lambda p: f"{p.get('agent_id')}: {shown(p.get('goal'), 100)}",
     "session.ended": lambda p: f"{p.get('reason')}, {p.get('action_count')} actions in {p.get('duration_ms')} ms",
     "carp.request.received": lambda p: f"{p.get('operation')}: {shown(p.get('goal'), 100)}",
@@ -225,12 +227,15 @@ _EVENT_WORDS = {
     "context.redacted": lambda p: f"{p.get('block_id')}: {p.get('redaction_reason')}",
     "carp.resolution.completed": _completed_words,
     "action.requested": _requested_words,
-    "action.approved": lambda p: str(p.get("action_id")) + (f", approved by {p['approver']}" if p.get("approver") else ""),
+    "action.approved": lambda p: (
+        str(p.get("action_id")) + (f", approved by {p['approver']}" if p.get("approver") else "")
+    ),
     "action.denied": lambda p: f"{shown(p.get('reason'), 140)}",
     "action.executed": lambda p: f"{p.get('action_id')} in {p.get('duration_ms')} ms",
     "action.failed": lambda p: f"{p.get('action_id')}: {p.get('error_code')}",
-    "policy.violated": lambda p: f"{p.get('action_id')}: {p.get('violation_type')}"
-    + (f" ({p['policy_id']})" if p.get("policy_id") else ""),
+    "policy.violated": lambda p: (
+        f"{p.get('action_id')}: {p.get('violation_type')}" + (f" ({p['policy_id']})" if p.get("policy_id") else "")
+    ),
     "approval.requested": _approval_words,
     "approval.granted": _approval_words,
     "approval.rejected": _approval_words,

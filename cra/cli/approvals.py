@@ -117,9 +117,7 @@ def reject(
     return _decide("reject", approval, approver, reason, storage, json)
 
 
-def _decide(
-    verb: str, approval: str, approver: str | None, reason: str | None, storage: str | None, json: bool
-) -> int:
+def _decide(verb: str, approval: str, approver: str | None, reason: str | None, storage: str | None, json: bool) -> int:
     from cra.cli._runtime import open_runtime
 
     chosen = settings(storage=storage, json=json)

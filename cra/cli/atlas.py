@@ -208,7 +208,13 @@ def list_(
     out.table(
         ("atlas", "version", "actions", "policies", "path"),
         [
-            (r["atlas_id"] or f"not valid, {r['problems']} problems", r["version"], r.get("actions"), r.get("policies"), r["path"])
+            (
+                r["atlas_id"] or f"not valid, {r['problems']} problems",
+                r["version"],
+                r.get("actions"),
+                r.get("policies"),
+                r["path"],
+            )
             for r in rows
         ],
     )
@@ -225,16 +231,16 @@ def _atlases_in(folder: str) -> list[str]:
         raise FileNotFound(f"there is no folder at `{shown(folder)}`")
     if (place / "atlas.json").is_file():
         return [folder]
-    return sorted(
-        str(item) for item in place.iterdir() if item.suffix == ".atlas" or (item / "atlas.json").is_file()
-    )
+    return sorted(str(item) for item in place.iterdir() if item.suffix == ".atlas" or (item / "atlas.json").is_file())
 
 
 def pack(
     path: PathArgument,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The archive; ID-VERSION.atlas if absent.", show_default=False),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The archive; ID-VERSION.atlas if absent.", show_default=False
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> int:
@@ -258,7 +264,9 @@ def pack(
         raise FileTrouble(f"archive `{target}` cannot be written: {(error.strerror or str(error)).lower()}") from None
     size = Path(target).stat().st_size
     if chosen.json:
-        out.data({"path": target, "bytes": size, "digest": digest, "atlas_id": atlas.atlas_id, "version": atlas.version})
+        out.data(
+            {"path": target, "bytes": size, "digest": digest, "atlas_id": atlas.atlas_id, "version": atlas.version}
+        )
     else:
         out.line(f"{target}: {size} bytes, digest {digest}")
     return 0
@@ -283,7 +291,7 @@ def digest(path: PathArgument, json: JsonOption = False) -> int:
     return 0
 
 
-def test(
+def run_tests(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Folders or archives with a tests/ room.", show_default=False)
     ],
@@ -314,7 +322,7 @@ def test(
     out = Output(chosen.json)
     # Only what was asked for here: an atlas of the environment must not change what a test means.
     others = load_atlases(tuple(atlas or ()))
-    report = []
+    report: list[dict[str, Any]] = []
     for path in paths:
         under_test = load(path)
         cases, problems = read_cases(read_tree(path).files, under_test.manifest)
@@ -326,10 +334,14 @@ def test(
             )
         cases = [case for case in cases if match is None or glob_match(match, case.name)]
         if not cases:
-            raise UsageError(f"`{path}` has no test case" + (" of that name" if match else ""), hint="put some into tests/")
+            raise UsageError(
+                f"`{path}` has no test case" + (" of that name" if match else ""), hint="put some into tests/"
+            )
         with out.progress() as progress:
             results = [run_case(under_test, others, case) for case in progress.track(cases, description=path)]
-        report.append({"path": path, "atlas_id": under_test.atlas_id, "version": under_test.version, "results": results})
+        report.append(
+            {"path": path, "atlas_id": under_test.atlas_id, "version": under_test.version, "results": results}
+        )
     failed = sum(not result.passed for entry in report for result in entry["results"])
     total = sum(len(entry["results"]) for entry in report)
     if chosen.json:
@@ -340,7 +352,10 @@ def test(
         for entry in report:
             out.line(f"{entry['path']} ({entry['atlas_id']} {entry['version']})", style="bold")
             for result in entry["results"]:
-                out.line(f"  {'ok  ' if result.passed else 'FAIL'} {result.name}", style=None if result.passed else "bold red")
+                out.line(
+                    f"  {'ok  ' if result.passed else 'FAIL'} {result.name}",
+                    style=None if result.passed else "bold red",
+                )
                 for fault in result.faults:
                     out.line(f"       {fault}")
         out.line(f"{total - failed} of {total} cases passed", style="bold green" if not failed else "bold red")
@@ -353,5 +368,5 @@ COMMANDS = {
     "list": list_,
     "pack": pack,
     "digest": digest,
-    "test": test,
+    "test": run_tests,
 }

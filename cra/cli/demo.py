@@ -76,7 +76,8 @@ def _prepare(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise FileTrouble(
-            f"folder `{folder}` cannot be used: {(error.strerror or str(error)).lower()}", hint="name another with --out"
+            f"folder `{folder}` cannot be used: {(error.strerror or str(error)).lower()}",
+            hint="name another with --out",
         ) from None
 
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cra.cli._exit import Exit
-from cra.cli._options import AtlasOption, JsonOption, Settings, SettingOption, StorageOption, settings
+from cra.cli._options import AtlasOption, JsonOption, SettingOption, Settings, StorageOption, settings
 from cra.cli._output import Output
 
 GOOD, WARNING, BAD = "ok", "warning", "bad"
@@ -90,14 +90,21 @@ def _version(name: str) -> str | None:
 def _versions() -> list[Finding]:
     own = _version("cra-core")
     found = [
-        Finding("cra", GOOD if own else WARNING, own or "not installed as a package", None if own else "pip install cra-core"),
+        Finding(
+            "cra",
+            GOOD if own else WARNING,
+            own or "not installed as a package",
+            None if own else "pip install cra-core",
+        ),
         Finding(
             "python",
             GOOD,
             f"{platform.python_implementation()} {platform.python_version()}"
             + ("" if getattr(sys, "_is_gil_enabled", lambda: True)() else ", free-threaded"),
         ),
-        Finding("machine", GOOD, f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"),
+        Finding(
+            "machine", GOOD, f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
+        ),
     ]
     found += [Finding(name, GOOD, _version(name) or "?") for name in ("msgspec", "jsonschema", "typer", "rich")]
     return found
@@ -204,9 +211,8 @@ def _store(chosen: Settings) -> list[Finding]:
     if apsw is None:
         findings.append(Finding("sqlite", WARNING, "the package apsw is missing", _MEMORY_HINT))
     else:
-        import apsw as driver  # type: ignore[import-untyped,unused-ignore]  # only its version is asked for
-
-        findings.append(Finding("sqlite", GOOD, f"apsw {apsw}, SQLite {driver.sqlitelibversion()}"))
+        # Its own number is that of the SQLite inside, and one more for itself.
+        findings.append(Finding("sqlite", GOOD, f"apsw {apsw}, SQLite {apsw.rpartition('.')[0]}"))
     place = chosen.storage.removeprefix("sqlite:///")
     if place != chosen.storage and not Path(place).exists():
         folder = Path(place).resolve().parent
@@ -226,7 +232,9 @@ def _store(chosen: Settings) -> list[Finding]:
             sessions = runtime.list_sessions(limit=1_000)
             many = "1000 or more" if len(sessions) == 1_000 else str(len(sessions))
             findings.append(
-                Finding("storage", GOOD, f"{chosen.storage}: {store.name}, durability {store.durability}, {many} sessions")
+                Finding(
+                    "storage", GOOD, f"{chosen.storage}: {store.name}, durability {store.durability}, {many} sessions"
+                )
             )
     except CRAError as error:
         findings.append(Finding("storage", BAD, f"{chosen.storage}: {error.message}", error.hint))

@@ -35,7 +35,10 @@ def command(
     executors: Annotated[
         str | None,
         typer.Option(
-            "--executors", metavar="MODULE:OBJECT", help="Called with the runtime, to register executors.", show_default=False
+            "--executors",
+            metavar="MODULE:OBJECT",
+            help="Called with the runtime, to register executors.",
+            show_default=False,
         ),
     ] = None,
     returns: Annotated[
@@ -80,7 +83,9 @@ def command(
     out = Output(chosen.json)
     check_who(session, agent)
     if agent is not None and goal is None:
-        raise UsageError("a new session has resolved nothing yet", hint="give --goal TEXT too: what the agent wants to do")
+        raise UsageError(
+            "a new session has resolved nothing yet", hint="give --goal TEXT too: what the agent wants to do"
+        )
     if (executors is None) == (returns is None):
         raise UsageError(
             "give either --executors MODULE:OBJECT or --returns JSON",
@@ -156,7 +161,7 @@ def _register(runtime: CRARuntime, name: str, found: Any) -> None:
     if not callable(found):
         raise ConfigInvalid(
             f"--executors: `{name}` is neither a callable nor a mapping",
-            hint="define it as function(runtime), which calls runtime.register_executor, or as a mapping {glob: function}",
+            hint="define it as function(runtime), which registers executors, or as a mapping {glob: function}",
         )
     try:
         found(runtime)

@@ -40,7 +40,9 @@ def command(
     word = re.sub(r"[^a-z0-9]+", "-", place.resolve().name.lower()).strip("-")
     atlas_id = atlas_id or f"com.example.{word if word[:1].isalpha() else 'atlas'}"
     if not re.match(ATLAS_ID_PATTERN, atlas_id):
-        raise UsageError(f"--id is `{atlas_id}`, expected lower-case words joined by dots", hint="such as com.acme.desk")
+        raise UsageError(
+            f"--id is `{atlas_id}`, expected lower-case words joined by dots", hint="such as com.acme.desk"
+        )
     title = name or place.resolve().name.replace("-", " ").replace("_", " ").strip().capitalize() or "Atlas"
     files = skeleton(atlas_id, title[:100])
     taken = [path for path in files if (place / path).exists()]

@@ -38,9 +38,11 @@ def create(
 
     chosen = settings(storage=storage, atlas=atlas, setting=setting, json=json)
     out = Output(chosen.json)
-    values = {"context": read_object(context, what="--context"), "metadata": read_object(metadata, what="--metadata")}
+    facts, extra = read_object(context, what="--context"), read_object(metadata, what="--metadata")
     with open_runtime(chosen, create=True, atlases=True) as runtime:
-        record = runtime.create_session(agent, goal, session_id=session_id, parent_session_id=parent, **values)
+        record = runtime.create_session(
+            agent, goal, session_id=session_id, parent_session_id=parent, context=facts, metadata=extra
+        )
     if chosen.json:
         out.data(session_value(record))
     else:
@@ -110,7 +112,7 @@ def show(session: SessionArgument, storage: StorageOption = None, json: JsonOpti
         value["approvals"] = {
             status: count
             for status in ("pending", "granted", "rejected", "expired", "used")
-            if (count := len(runtime.approvals.list(session_id=session, status=status)))  # type: ignore[arg-type]  # one of the words
+            if (count := len(runtime.approvals.list(session_id=session, status=status)))
         }
     if chosen.json:
         out.data(value)

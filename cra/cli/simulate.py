@@ -27,14 +27,18 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[GOAL | KEY=TEXT | KEY:=JSON]...", help="The goal, or the parameters of --action.", show_default=False
+            metavar="[GOAL | KEY=TEXT | KEY:=JSON]...",
+            help="The goal, or the parameters of --action.",
+            show_default=False,
         ),
     ] = None,
     action: Annotated[
         str | None, typer.Option("--action", metavar="ID", help="Simulate a call of this action.", show_default=False)
     ] = None,
     session: SessionOption = None,
-    agent: Annotated[str, typer.Option("--agent", metavar="NAME", help="Who asks, when no session is named.")] = "agent",
+    agent: Annotated[
+        str, typer.Option("--agent", metavar="NAME", help="Who asks, when no session is named.")
+    ] = "agent",
     parameters: ParametersOption = None,
     risk: RiskOption = "low",
     hint: HintOption = None,
@@ -67,7 +71,9 @@ def command(
     out = Output(chosen.json)
     given = list(words or ())
     if action is None and (len(given) != 1 or parameters is not None):
-        raise UsageError("give one GOAL, or --action ID with its parameters", hint='such as: cra simulate "Close tickets"')
+        raise UsageError(
+            "give one GOAL, or --action ID with its parameters", hint='such as: cra simulate "Close tickets"'
+        )
     fields = task_of(risk, hint, capability, atlas_id, context)
     narrow: dict[str, Any] = {
         **fields["task"],

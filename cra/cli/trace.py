@@ -15,11 +15,14 @@ from cra.cli._output import Output
 FORMATS = ("jsonl", "json", "csv")
 
 SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="A session's id, a trace file, or - for standard input.", show_default=False)
+    str,
+    typer.Argument(metavar="SOURCE", help="A session's id, a trace file, or - for standard input.", show_default=False),
 ]
 TypeOption = Annotated[
     list[str] | None,
-    typer.Option("--type", "-t", metavar="GLOB", help="Only such events, as `action.*`; repeatable.", show_default=False),
+    typer.Option(
+        "--type", "-t", metavar="GLOB", help="Only such events, as `action.*`; repeatable.", show_default=False
+    ),
 ]
 
 
@@ -267,7 +270,9 @@ def _look(out: Output, source: str, chosen: Settings, types: list[str] | None, s
 
 
 def diff(
-    before: Annotated[str, typer.Argument(metavar="BEFORE", help="A session's id or a trace file.", show_default=False)],
+    before: Annotated[
+        str, typer.Argument(metavar="BEFORE", help="A session's id or a trace file.", show_default=False)
+    ],
     after: Annotated[str, typer.Argument(metavar="AFTER", help="Another one.", show_default=False)],
     storage: StorageOption = None,
     json: JsonOption = False,

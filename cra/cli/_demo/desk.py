@@ -1,5 +1,7 @@
 """A ticket desk in a SQLite database, and the executors that work on it."""
 
+# ruff: noqa: S608  # the pieces that are put into SQL are words of this module; what an agent says is bound
+
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +21,8 @@ CREATE TABLE tickets (
     updated_at TEXT NOT NULL, note TEXT
 );
 CREATE TABLE messages (
-    message_id INTEGER PRIMARY KEY, ticket_id TEXT NOT NULL REFERENCES tickets, channel TEXT NOT NULL, body TEXT NOT NULL
+    message_id INTEGER PRIMARY KEY, ticket_id TEXT NOT NULL REFERENCES tickets, channel TEXT NOT NULL,
+    body TEXT NOT NULL
 );
 CREATE TABLE refunds (
     refund_id INTEGER PRIMARY KEY, ticket_id TEXT NOT NULL REFERENCES tickets, amount REAL NOT NULL,
@@ -112,7 +115,7 @@ class Desk:
 
     def count(self, table: str, where: str = "1", *values: Any) -> int:
         """Return how many rows of a table fulfil a condition."""
-        (row,) = self.rows(f"SELECT count(*) AS n FROM {table} WHERE {where}", *values)  # noqa: S608  # our own words
+        (row,) = self.rows(f"SELECT count(*) AS n FROM {table} WHERE {where}", *values)
         return int(row["n"])
 
     def executors(self) -> dict[str, Callable[[Parameters], Any]]:

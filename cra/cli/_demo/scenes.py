@@ -273,3 +273,40 @@ def tamper(story: Story, path: Path, copy: Path) -> None:
 
 def replay(story: Story, path: Path, atlas: Path, stricter: Path) -> None:
     """Decide everything again from the trace, and then as a stricter atlas would have."""
+    from cra.atlas.loader import load
+    from cra.cli.replay import what_if_rows
+    from cra.protocol.trace import Trace
+    from cra.runtime.replay import replay as decide_again
+    from cra.runtime.whatif import what_if
+
+    trace = Trace(path.read_bytes())
+    used, other = load(atlas), load(stricter)
+    story.scene("Replay", "From the trace and the atlas alone, every decision is made once more.")
+    result = decide_again(trace, used)
+    counts = result.counts()
+    story.answer(f"{counts['same']} events the same, {counts['given']} inputs, {counts['different']} different")
+    story.claim(result.ok, "no event comes out different")
+    story.claim(result.complete, "and none had to be left out: every payload is reproduced byte for byte")
+    story.scene(
+        f"What if it had been version {other.version}?",
+        "The stricter atlas: approval from 100 on, a person looks at every closing, two searches a minute.",
+    )
+    answer = what_if(trace, other, recorded=[used])
+    rows = what_if_rows(answer)
+    story.table(("event", "request", "grade", "was", "would have been"), rows)
+    graded = {(verdict.kind, verdict.what): verdict.grade for verdict in answer.changed}
+    after = {
+        (verdict.what, change.after.decision): change.after.policy or ""
+        for verdict in answer.changed
+        for change in verdict.changes
+        if verdict.kind == "call"
+    }
+    story.claim(
+        graded.get(("call", "refund.create")) == "stricter", "the refund of 149.90 would have waited for a person"
+    )
+    story.claim(
+        after.get(("ticket.search", "rate_limited"), "").endswith("search-rate"),
+        "the third search would have been too many",
+    )
+    story.claim(("ticket.close", "requires_approval") in after, "closing a ticket would have waited for a person")
+    story.claim(all(grade != "looser" for grade in graded.values()), "and nothing would have been easier")
