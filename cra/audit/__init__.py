@@ -1,0 +1,1 @@
+"""Later readers of the record: what differs between two traces, and whether one can have happened as it is told."""
