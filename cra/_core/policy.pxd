@@ -39,6 +39,7 @@ cdef class Outcome:
     cdef unsigned char *code
     cdef int *policy
     cdef readonly Py_ssize_t size
+    cdef Py_ssize_t policy_count
     cdef Bond *bonds
     cdef Py_ssize_t bond_count
     cdef Py_ssize_t bond_room

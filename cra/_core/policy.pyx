@@ -164,12 +164,14 @@ cdef class PolicyTable:
             context.append(None if matches is None else tuple((key, glob.encode()) for key, glob in matches))
             parameters.append(schema)
             scopes.append(scope)
-            for index in bound:
-                if phase == PHASE_ALLOW and atlas != self.action_atlas[<Py_ssize_t> index]:
+            for i in bound:
+                if not 0 <= i < n:
+                    raise IndexError(f"policy {p}: action index {i} is outside 0..{n - 1}")
+                if phase == PHASE_ALLOW and atlas != self.action_atlas[i]:
                     raise ValueError(f"policy {p}: an allow policy binds an action of another atlas")
-                (<list> mine[index]).append(p)
+                (<list> mine[i]).append(p)
                 if phase == PHASE_RATE or phase == PHASE_BUDGET:
-                    self.limited[<Py_ssize_t> index] = 1
+                    self.limited[i] = 1
         for i in range(n):
             mine[i] = self._reachable(<list> mine[i])
             total += len(<list> mine[i])
@@ -240,7 +242,7 @@ cdef class PolicyTable:
                 return 0
             for key, glob in <tuple> self.context[p]:
                 value = context.get(key)
-                if type(value) is not str:
+                if not isinstance(value, str):
                     if isinstance(value, (dict, list, tuple)) or key not in context:
                         return 0
                     value = dumps(value).decode()
@@ -300,7 +302,8 @@ cdef class PolicyTable:
             elif phase == PHASE_APPROVAL:
                 if approval < 0:
                     approval = p
-                if row.atlas == self.action_atlas[i]:
+                # What it opens is a permission, so every tier must be listed: claiming a higher one opens nothing.
+                if row.atlas == self.action_atlas[i] and not (reach & ~(<unsigned int> row.risk_mask)):
                     own = 1
             elif phase == PHASE_ALLOW:
                 allow = p
@@ -355,6 +358,7 @@ cdef class PolicyTable:
         cdef unsigned char *cache = NULL
         cdef const unsigned char *wanted = NULL
         cdef Outcome outcome = Outcome(self.action_count, usage)
+        outcome.policy_count = self.policy_count
         self._fill(&facts, agent_id, risk, windows)
         if considered is not None:
             if PyBytes_GET_SIZE(considered) != self.action_count:

@@ -302,6 +302,11 @@ def decide(offer: Offer, asked: Asked) -> Json:
     A policy of another atlas that asks for approval does not make approvable what the action's own atlas keeps shut.
     """
     holding = [rule for rule in rules(asked.atlases) if applies(rule, offer, asked) and decides(rule, asked)]
+    return judge(offer, holding, asked)
+
+
+def judge(offer: Offer, holding: list[Rule], asked: Asked) -> Json:
+    """Return the verdict about an action for which the policies `holding` hold, given in evaluation order."""
     by_phase = {phase: [rule for rule in holding if rule.phase == phase] for phase in PHASES}
 
     for rule in by_phase["deny"]:
@@ -313,7 +318,7 @@ def decide(offer: Offer, asked: Asked) -> Json:
     open_by_default = not is_closed(offer.atlas, asked.default_decision)
     permitted = bool(by_phase["allow"]) or open_by_default
     approvals = by_phase["require_approval"]
-    if not permitted and all(rule.atlas_id != offer.atlas_id for rule in approvals):
+    if not permitted and not any(opens(rule, offer, asked) for rule in approvals):
         approvals = []
     if approvals and not asked.approved:
         return _verdict("requires_approval", approvals[0])
@@ -333,6 +338,17 @@ def decide(offer: Offer, asked: Asked) -> Json:
         return {"result": "allow", "policy": None, "reason": None, "retry_after_seconds": None}
     reason = f"no allow policy of atlas `{offer.atlas_id}` matches"
     return {"result": "deny", "policy": None, "reason": reason, "retry_after_seconds": None}
+
+
+def opens(rule: Rule, offer: Offer, asked: Asked) -> bool:
+    """Tell whether a policy that asks for approval makes approvable what nothing allows.
+
+    It has to be of the action's own atlas. What it opens is a permission, so every tier of the range must be listed:
+    an agent that claims a higher tier can get more asked of it, never more offered to it.
+    """
+    tiers = risk_range(asked.request, offer.action)
+    listed = rule.conditions.get("risk_tiers", tiers)
+    return rule.atlas_id == offer.atlas_id and all(tier in listed for tier in tiers)
 
 
 def _verdict(result: str, rule: Rule, wait: int = 0) -> Json:
