@@ -39,7 +39,23 @@ cdef int put_digest(Buffer out, const uint8_t *digest) except -1:
 
 
 cdef bytes _unquoted(bytes text):
-    return text[1:PyBytes_GET_SIZE(text) - 1]
+    if text is None:
+        raise TypeError("expected bytes, found None")
+    return text[1:max(1, PyBytes_GET_SIZE(text) - 1)]
+
+
+cdef list _columns(list rows, Py_ssize_t width):
+    # INVARIANT: what comes out is bytes throughout, so that whoever writes it need not look again.
+    cdef list columns = [[] for _ in range(width)]
+    for row in rows:
+        cells = tuple(row)
+        if len(cells) != width:
+            raise ValueError(f"expected {width} parts, found {len(cells)}")
+        for column, cell in zip(columns, cells):
+            if type(cell) is not bytes:
+                raise TypeError(f"expected bytes, found {type(cell).__name__}")
+            (<list> column).append(cell)
+    return [tuple(column) for column in columns]
 
 
 @cython.final
@@ -70,24 +86,24 @@ cdef class Fragments:
         self, *, list actions not None, list atlases not None, list policies not None, list blocks not None,
         str snapshot_digest not None
     ):
-        self.action_id = tuple([action[0] for action in actions])
-        self.allowed_head = tuple([action[1] for action in actions])
-        self.allowed_tail = tuple([action[2] for action in actions])
+        if len(atlases) != len(actions):
+            raise ValueError(f"{len(atlases)} atlas ids for {len(actions)} actions")
+        self.action_id, self.allowed_head, self.allowed_tail = _columns(actions, 3)
+        self.block, self.injected, self.redacted = _columns(blocks, 3)
+        atlas, policy_id, self.policy_result, reason, head, tail = _columns(
+            [(*policy[:4], *policy[4]) for policy in policies], 6)
+        self.constraint_head, self.constraint_tail = head, tail
         self.default_tail = tuple([
-            b',"reason":"no allow policy of atlas `' + _unquoted(atlas) + b'` matches"}' for atlas in atlases
+            b',"reason":"no allow policy of atlas `' + _unquoted(name) + b'` matches"}' for name in atlases
         ])
         self.denied_tail = tuple([
-            b',"policy_id":' + policy[1] + b',"reason":"' + _unquoted(policy[3]) for policy in policies
+            b',"policy_id":' + name + b',"reason":"' + _unquoted(words)
+            for name, words in zip(policy_id, reason)
         ])
         self.policy_identity = tuple([
-            b',"atlas_id":' + policy[0] + b',"policy_id":' + policy[1] + b',"result":' for policy in policies
+            b',"atlas_id":' + owner + b',"policy_id":' + name + b',"result":'
+            for owner, name in zip(atlas, policy_id)
         ])
-        self.policy_result = tuple([policy[2] for policy in policies])
-        self.constraint_head = tuple([policy[4][0] for policy in policies])
-        self.constraint_tail = tuple([policy[4][1] for policy in policies])
-        self.block = tuple([block[0] for block in blocks])
-        self.injected = tuple([block[1] for block in blocks])
-        self.redacted = tuple([block[2] for block in blocks])
         self.snapshot_digest = snapshot_digest.encode("ascii")
         self.prefixes = {}
 
@@ -99,8 +115,8 @@ cdef class Fragments:
         """
         cdef bytes key
         cdef Prefix found
-        if outcome.size != len(self.action_id):
-            raise ValueError(f"outcome is of {outcome.size} actions, the snapshot has {len(self.action_id)}")
+        _check_outcome(self, outcome)
+        _check_blocks(self, chosen)
         outcome.sort_bonds()
         key = _key(outcome, chosen)
         value = self.prefixes.get(key)
@@ -165,26 +181,46 @@ cdef class Resolved:
     @property
     def data(self) -> bytes:
         """The resolution as canonical JSON, the bytes that were hashed into the trace."""
+        if self.prefix is None:
+            raise ValueError("only `resolve` makes an answer")
         return self.prefix.data + self.rest
 
 
 cdef bytes _key(Outcome outcome, list chosen):
     # Everything a prefix is made from: each action's verdict and policy, the bonds, the blocks.
+    # INVARIANT: the number of blocks comes first, so that bonds and blocks cannot be taken for each other.
     cdef Py_ssize_t n = outcome.size, bonds = outcome.bond_count * sizeof(Bond), blocks = len(chosen), i
-    cdef bytes key = PyBytes_FromStringAndSize(NULL, n + n * sizeof(int) + bonds + (blocks + 1) * sizeof(int32_t))
+    cdef bytes key = PyBytes_FromStringAndSize(NULL, (blocks + 1) * sizeof(int32_t) + n + n * sizeof(int) + bonds)
     cdef char *out = PyBytes_AS_STRING(key)
     cdef int32_t number = <int32_t> blocks
+    memcpy(out, &number, sizeof(int32_t))
+    out += sizeof(int32_t)
+    for i in range(blocks):
+        number = chosen[i]
+        memcpy(out + i * sizeof(int32_t), &number, sizeof(int32_t))
+    out += blocks * sizeof(int32_t)
     memcpy(out, outcome.code, n)
     memcpy(out + n, outcome.policy, n * sizeof(int))
     out += n + n * sizeof(int)
     if bonds:
         memcpy(out, outcome.bonds, bonds)
-    out += bonds
-    memcpy(out, &number, sizeof(int32_t))
-    for i in range(blocks):
-        number = chosen[i]
-        memcpy(out + (i + 1) * sizeof(int32_t), &number, sizeof(int32_t))
     return key
+
+
+cdef int _check_outcome(Fragments f, Outcome outcome) except -1:
+    if outcome.size != len(f.action_id) or outcome.policy_count != len(f.policy_result):
+        raise ValueError(
+            f"the outcome is of {outcome.size} actions and {outcome.policy_count} policies, "
+            f"the snapshot has {len(f.action_id)} and {len(f.policy_result)}")
+    return 0
+
+
+cdef int _check_blocks(Fragments f, list blocks) except -1:
+    cdef Py_ssize_t number
+    for number in blocks:
+        if not 0 <= number < len(f.block):
+            raise IndexError(f"block index {number} is outside 0..{len(f.block) - 1}")
+    return 0
 
 
 cdef int _seconds(int64_t wait_us) noexcept nogil:
@@ -381,6 +417,11 @@ def resolve(
     cdef Resolved result = Resolved.__new__(Resolved)
     cdef Py_ssize_t number
     cdef uint8_t digest[32]
+    _check_outcome(f, outcome)
+    _check_blocks(f, chosen)
+    _check_blocks(f, skipped)
+    if prefix.data is None:
+        raise ValueError("only `Fragments.prefix` makes a prefix")
     result.prefix = prefix
     result.request_id = batch.new_id() if request_id is None else request_id
     result.resolution_id = batch.new_id()
@@ -447,20 +488,27 @@ def resolve(
 
 # Calls
 
-cdef object _copy(object value):
+cdef object _copy(object value, int depth):
     cdef dict copied
     cdef list items
+    if depth > MAX_DEPTH:
+        return value
     if isinstance(value, dict):
         copied = {}
         for key, member in (<dict> value).items():
-            copied[key] = _copy(member)
+            copied[key] = _copy(member, depth + 1)
         return copied
     if isinstance(value, (list, tuple)):
         items = []
         for member in value:
-            items.append(_copy(member))
+            items.append(_copy(member, depth + 1))
         return items
     return value
+
+
+# More than the writer allows, so what the copy gave up on is refused there.
+cdef enum:
+    MAX_DEPTH = 200
 
 
 def take(object value) -> tuple:
@@ -472,11 +520,12 @@ def take(object value) -> tuple:
     cdef Buffer out = Buffer()
     cdef uint8_t digest[32]
     cdef char text[64]
-    # The writer bounds the depth, so the copy behind it is bounded too.
+    # INVARIANT: what is hashed is the copy, so another thread that writes to the original cannot come in between.
+    value = _copy(value, 0)
     write_value(out, value)
     sha256_into(<const uint8_t *> out.data, out.size, digest)
     hex_into(digest, 32, text)
-    return _copy(value), PyUnicode_DecodeASCII(text, 64, NULL), out.size
+    return value, PyUnicode_DecodeASCII(text, 64, NULL), out.size
 
 
 cdef int _requested(
