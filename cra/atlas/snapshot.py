@@ -195,12 +195,13 @@ class Snapshot:
         """Return one byte for each distinct time window, 1 where it is open; None when there are none."""
         if not self._windows:
             return None
-        # PERF: windows open and close on whole minutes, so one answer serves the minute.
-        minute = now_us // 60_000_000
+        # PERF: windows open and close on whole seconds, so one answer serves the second. Not the minute: the offsets
+        # of old time zones have seconds of their own.
+        second = now_us // 1_000_000
         at, flags = self._windows_at
-        if at != minute:
+        if at != second:
             flags = bytes(window.is_open(now_us) for window in self._windows)
-            self._windows_at = (minute, flags)
+            self._windows_at = (second, flags)
         return flags
 
     def open_packs(
