@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cra.cli._exit import Exit, UsageError
 from cra.cli._options import JsonOption, Settings, StorageOption, choose, settings
 from cra.cli._output import Output
+
+if TYPE_CHECKING:
+    from cra.audit.diff import TraceDiff
 
 FORMATS = ("jsonl", "json", "csv")
 
@@ -284,15 +287,53 @@ def diff(
       cra trace diff monday.trace.jsonl tuesday.trace.jsonl
       cra trace diff SESSION other.trace.jsonl --json
     """
-    from cra.cli._differences import show_diff
+    from cra.audit.diff import diff as compare
     from cra.cli._runtime import read_trace
 
     chosen = settings(storage=storage, json=json)
-    for source in (before, after):
-        if source == "-" and before == after:
-            raise UsageError("standard input can be only one of the two traces")
-    traces = [_decoded(read_trace(source, chosen)) for source in (before, after)]
-    return show_diff(Output(chosen.json), *traces)
+    out = Output(chosen.json)
+    if before == after == "-":
+        raise UsageError("standard input can be only one of the two traces")
+    result = compare(read_trace(before, chosen), read_trace(after, chosen))
+    if chosen.json:
+        out.data(result.as_dict())
+    else:
+        _print_diff(out, result)
+    return Exit.VERDICT if result else Exit.OK
+
+
+_GRADES = {"none": "bold green", "cosmetic": "bold yellow", "behaviour": "bold yellow", "decision": "bold red"}
+
+
+def _print_diff(out: Output, result: TraceDiff) -> None:
+    counts = ", ".join(f"{count} {grade}" for grade, count in result.counts().items() if count)
+    words = f"{len(result.differences)} differences ({counts})" if result else "no difference but ids and times"
+    out.line(f"{words}; {result.before_events} events before, {result.after_events} after", style=_GRADES[result.grade])
+    if result:
+        out.line()
+    out.table(
+        ("grade", "before", "after", "event", "where", "was", "is"),
+        [
+            (
+                d.grade,
+                "-" if d.before_index is None else d.before_index,
+                "-" if d.after_index is None else d.after_index,
+                d.event_type,
+                d.pointer or "whole event",
+                _value(d.before),
+                _value(d.after),
+            )
+            for d in result.differences
+        ],
+    )
+
+
+def _value(value: object) -> str:
+    from msgspec import UnsetType
+
+    from cra.cli._show import compact
+
+    return "-" if isinstance(value, UnsetType) else compact(value, 60)
 
 
 COMMANDS = {"show": show, "verify": verify, "export": export, "diff": diff, "tail": tail}
