@@ -1,0 +1,1 @@
+"""What CRA costs, beside its floors and beside what a user would pick instead."""

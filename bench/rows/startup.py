@@ -1,0 +1,127 @@
+"""Start-up: loading atlases, importing, memory per idle session, the size of the wheel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from bench import work
+from bench.data import five_actions
+from bench.effort import Effort
+from bench.harness import Candidate, always, race
+from bench.table import Row, Section, timed
+from cra import CRARuntime
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ("customer-support", "devops", "data-analytics")
+IMPORT = "import cra"
+
+
+def load(effort: Effort) -> list[Section]:
+    """Measure loading the example atlases: read, validate, digest, compile the decision tables."""
+
+    def loaded(name: str) -> None:
+        runtime = CRARuntime()
+        atlas = runtime.load_atlas(ROOT / "examples/atlases" / name)
+        if not atlas.manifest.actions or not runtime.snapshot.actions:
+            raise AssertionError(f"{name} has no actions")
+
+    timings = race(
+        [Candidate(f"load {name}", always(partial(loaded, name))) for name in EXAMPLES],
+        rounds=max(1, effort.rounds // 2),
+        turn_seconds=effort.turn_seconds,
+        least=effort.least,
+    )
+    ours = [timing.name for timing in timings.values()]
+    note = "From a folder of JSON parts and documents to a runtime that can decide; files are in the page cache."
+    return [timed("load", "load an example atlas", timings.values(), ours=ours, note=note, scale=1e-3, unit="ms")]
+
+
+def imports(effort: Effort) -> list[Section]:
+    """Measure fresh interpreters, in turn: what a statement adds to one that does nothing."""
+    statements = {IMPORT: "import cra", "import msgspec": "import msgspec", "import asyncio": "import asyncio"}
+    times: dict[str, list[float]] = {name: [] for name in statements}
+    for _ in range(effort.processes):
+        for name, statement in statements.items():
+            times[name].append(_import_ms(statement))
+    rows = [
+        Row(
+            name,
+            min(found),
+            ours=name == IMPORT,
+            quiet=min(found),
+            block=median(found),
+            ratio=min(found) / min(times[IMPORT]),
+        )
+        for name, found in times.items()
+    ]
+    note = f"The least of {effort.processes} interpreters each, in turn (`block` is the median), bytecode compiled before."
+    return [Section("import", "import in a fresh interpreter", rows, "ms", note)]
+
+
+def _import_ms(statement: str) -> float:
+    code = f"import time; t = time.perf_counter(); {statement}; print((time.perf_counter() - t) * 1e3)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+_MEMORY = """
+import gc, json, resource, sys, tracemalloc
+from bench import work
+from bench.data import five_actions
+count, traced = int(sys.argv[1]), sys.argv[2] == "traced"
+runtime = work.runtime_of(five_actions())
+for _ in range(100):
+    work.session_of(runtime)
+gc.collect()
+def resident():
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+if traced:
+    tracemalloc.start()
+before = tracemalloc.get_traced_memory()[0] if traced else resident()
+for _ in range(count):
+    work.session_of(runtime)
+gc.collect()
+after = tracemalloc.get_traced_memory()[0] if traced else resident()
+assert len(runtime.list_sessions(limit=10**9)) == count + 100
+print(json.dumps((after - before) / count))
+"""
+
+
+def memory(effort: Effort) -> list[Section]:
+    """Measure what an idle session holds: its record, its chain's head, its first event."""
+    rows = [
+        Row(name, _memory_bytes(effort.idle_sessions, how), ours=True)
+        for name, how in (("allocated by Python (tracemalloc)", "traced"), ("resident (RSS)", "resident"))
+    ]
+    runtime = work.runtime_of(five_actions())
+    first = len(runtime.get_trace(work.session_of(runtime)).data)
+    note = f"{effort.idle_sessions:,} sessions in memory, each with its first event of {first} bytes."
+    return [Section("memory", "memory per idle session", rows, "bytes", note)]
+
+
+def _memory_bytes(count: int, how: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY, str(count), how], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return float(json.loads(done.stdout))
+
+
+def wheel(effort: Effort) -> list[Section]:
+    """Weigh the wheel, where one has been made."""
+    wheels = sorted((ROOT / "dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    if not wheels:
+        return []
+    newest = wheels[-1]
+    age_hours = (time.time() - newest.stat().st_mtime) / 3600
+    rows = [Row("wheel", float(newest.stat().st_size), ours=True)]
+    return [Section("wheel", "wheel", rows, "bytes", f"`{newest.name}`, made {age_hours:.1f} hours before.")]
