@@ -20,7 +20,7 @@ class CaseResult(NamedTuple):
         return not self.faults
 
 
-def run_case(atlas: Atlas, others: list[Atlas], case: Case) -> CaseResult:
+def run_case(atlases: list[Atlas], case: Case) -> CaseResult:
     """Run one case in a runtime of its own, with its clock standing at the case's time."""
     from msgspec import UnsetType
 
@@ -34,10 +34,9 @@ def run_case(atlas: Atlas, others: list[Atlas], case: Case) -> CaseResult:
     ask = case.request
     try:
         with CRARuntime(RuntimeConfig(clock=lambda: now_us)) as runtime:
-            for other in others:
-                if other.atlas_id != atlas.atlas_id:
-                    _load(runtime, other)
-            _load(runtime, atlas)
+            for atlas in atlases:
+                # PERF: 1 ms instead of 40; each was read and judged once.
+                runtime._add(atlas, replace=False)
             runtime.register_executor("*", lambda parameters: None, inline=True)
             session = runtime.create_session(ask.agent_id, ask.goal)
             resolution = runtime.resolve(
@@ -59,14 +58,15 @@ def run_case(atlas: Atlas, others: list[Atlas], case: Case) -> CaseResult:
         return CaseResult(case.name, [f"{error.message} [{error.code}]"])
 
 
-def _load(runtime: Any, atlas: Atlas) -> None:
-    """Load an atlas whose calls return nothing: a case is about policy, and has no executors."""
+def without_returns(atlas: Atlas) -> Atlas:
+    """Return an atlas whose calls may return nothing: a case is about policy, and has no executors."""
+    from cra.atlas.loader import load_json
     from cra.atlas.package import effective_manifest
 
     manifest = effective_manifest(atlas.manifest)
     for action in manifest["actions"]:
         action["returns_schema"] = {}
-    runtime.load_atlas_from_json(manifest, dict(atlas.files))
+    return load_json(manifest, dict(atlas.files), source=atlas.source)
 
 
 def _call(runtime: Any, session: Any, case: Case, call: dict[str, Any]) -> tuple[Any, str | None]:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -76,7 +77,7 @@ def settings(
     """Return what holds: the command's options, then the global ones, then the environment, then the defaults."""
     place = storage or _globals.storage or os.environ.get("CRA_STORAGE") or DEFAULT_STORAGE
     if place != "memory" and "://" not in place:
-        place = f"sqlite:///{place}"
+        place = sqlite_url(place)
     atlases = tuple(atlas or ()) or _globals.atlases or _listed("CRA_ATLASES", os.pathsep)
     return Settings(
         storage=place,
@@ -84,6 +85,20 @@ def settings(
         config=(*_listed("CRA_SET", None), *_globals.config, *(setting or ())),
         json=json or _globals.json,
     )
+
+
+def sqlite_url(path: str) -> str:
+    """Return the URL of a SQLite file."""
+    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file that a storage URL names, None when it names none."""
+    if not url.startswith("sqlite:///"):
+        return None
+    from urllib.parse import unquote
+
+    return Path(unquote(url.removeprefix("sqlite:///").partition("?")[0]))
 
 
 def _listed(name: str, separator: str | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from cra.cli._exit import FileNotFound, UsageError
 from cra.cli._input import read_file
-from cra.cli._options import Settings
+from cra.cli._options import Settings, sqlite_path
 from cra.errors import ConfigInvalid
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def open_runtime(settings: Settings, *, create: bool = False, atlases: bool = Fa
 
 def check_store(settings: Settings) -> None:
     """Raise `FileNotFound` when the store is a file that does not exist."""
-    place = settings.storage.removeprefix("sqlite:///")
-    if place != settings.storage and not Path(place).is_file():
+    place = sqlite_path(settings.storage)
+    if place is not None and not place.is_file():
         raise FileNotFound(
             f"there is no store at `{place}`",
             hint="`cra session create` makes one; name another with --storage or CRA_STORAGE",

@@ -314,14 +314,14 @@ def run_tests(
     from cra._core.glob import glob_match
     from cra.atlas.cases import read_cases
     from cra.atlas.loader import load, read_tree
-    from cra.cli._cases import run_case
+    from cra.cli._cases import run_case, without_returns
     from cra.cli._runtime import load_atlases
     from cra.errors import AtlasInvalid
 
     chosen = settings(atlas=atlas, json=json)
     out = Output(chosen.json)
     # Only what was asked for here: an atlas of the environment must not change what a test means.
-    others = load_atlases(tuple(atlas or ()))
+    others = [without_returns(other) for other in load_atlases(tuple(atlas or ()))]
     report: list[dict[str, Any]] = []
     for path in paths:
         under_test = load(path)
@@ -338,7 +338,10 @@ def run_tests(
                 f"`{path}` has no test case" + (" of that name" if match else ""), hint="put some into tests/"
             )
         with out.progress() as progress:
-            results = [run_case(under_test, others, case) for case in progress.track(cases, description=path)]
+            loaded = [other for other in others if other.atlas_id != under_test.atlas_id] + [
+                without_returns(under_test)
+            ]
+            results = [run_case(loaded, case) for case in progress.track(cases, description=path)]
         report.append(
             {"path": path, "atlas_id": under_test.atlas_id, "version": under_test.version, "results": results}
         )

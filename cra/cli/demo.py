@@ -12,7 +12,7 @@ import typer
 
 from cra.cli._data import example_atlas
 from cra.cli._exit import Exit, FileTrouble
-from cra.cli._options import JsonOption, settings
+from cra.cli._options import JsonOption, settings, sqlite_url
 from cra.cli._output import Output
 
 ATLAS = "customer-support"
@@ -105,7 +105,7 @@ def _storage(folder: Path) -> str:
         import cra.storage.sqlite  # noqa: F401  # only whether it can be had
     except ImportError:
         return "memory"
-    return f"sqlite:///{folder / 'cra.db'}"
+    return sqlite_url(str(folder / "cra.db"))
 
 
 def _commands(folder: Path, session_id: str) -> list[list[str]]:
@@ -118,7 +118,7 @@ def _commands(folder: Path, session_id: str) -> list[list[str]]:
         ["replay", trace, "--atlas", _short(example_atlas(ATLAS)), "--against", _short(example_atlas(STRICTER))],
     ]
     if session_id and (folder / "cra.db").is_file():
-        store = f"sqlite:///{folder / 'cra.db'}"
+        store = sqlite_url(str(folder / "cra.db"))
         found.append(["session", "show", session_id, "--storage", store])
         found.append(["approvals", "list", "--status", "all", "--storage", store])
     return found

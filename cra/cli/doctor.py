@@ -8,11 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import NamedTuple
 
 from cra.cli._exit import Exit
-from cra.cli._options import AtlasOption, JsonOption, SettingOption, Settings, StorageOption, settings
+from cra.cli._options import AtlasOption, JsonOption, SettingOption, Settings, StorageOption, settings, sqlite_path
 from cra.cli._output import Output
 
 GOOD, WARNING, BAD = "ok", "warning", "bad"
@@ -204,7 +203,7 @@ def _settings(chosen: Settings) -> list[Finding]:
 def _store(chosen: Settings) -> list[Finding]:
     from cra.cli._runtime import make_config
     from cra.errors import CRAError
-    from cra.runtime.sync import CRARuntime
+    from cra.storage.open import open_storage
 
     findings = []
     apsw = _version("apsw")
@@ -213,9 +212,9 @@ def _store(chosen: Settings) -> list[Finding]:
     else:
         # Its own number is that of the SQLite inside, and one more for itself.
         findings.append(Finding("sqlite", GOOD, f"apsw {apsw}, SQLite {apsw.rpartition('.')[0]}"))
-    place = chosen.storage.removeprefix("sqlite:///")
-    if place != chosen.storage and not Path(place).exists():
-        folder = Path(place).resolve().parent
+    place = sqlite_path(chosen.storage)
+    if place is not None and not place.exists():
+        folder = place.resolve().parent
         able = folder.is_dir() and os.access(folder, os.W_OK)
         findings.append(
             Finding(
@@ -227,15 +226,15 @@ def _store(chosen: Settings) -> list[Finding]:
         )
         return findings
     try:
-        with CRARuntime(make_config(chosen)) as runtime:
-            store = runtime._kernel.storage
-            sessions = runtime.list_sessions(limit=1_000)
-            many = "1000 or more" if len(sessions) == 1_000 else str(len(sessions))
-            findings.append(
-                Finding(
-                    "storage", GOOD, f"{chosen.storage}: {store.name}, durability {store.durability}, {many} sessions"
-                )
-            )
+        config = make_config(chosen)
+        store = open_storage(config.storage, max_sessions=config.max_sessions, max_events=config.max_events)
+        try:
+            sessions = store.sessions(limit=1_000)
+        finally:
+            store.close()
+        many = "1000 or more" if len(sessions) == 1_000 else str(len(sessions))
+        words = f"{chosen.storage}: {store.name}, durability {store.durability}, {many} sessions"
+        findings.append(Finding("storage", GOOD, words))
     except CRAError as error:
         findings.append(Finding("storage", BAD, f"{chosen.storage}: {error.message}", error.hint))
     return findings

@@ -110,17 +110,21 @@ def verify(
         str | None,
         typer.Option("--head", metavar="HASH", help="The last event's hash, known from elsewhere.", show_default=False),
     ] = None,
+    story: Annotated[
+        bool, typer.Option("--story", help="Also look for what cannot have happened as it is told.")
+    ] = False,
     storage: StorageOption = None,
     json: JsonOption = False,
 ) -> int:
     """Verify a trace over its stored bytes, and name the first bad event.
 
-    A chain cannot show that its end was cut off; --head can, with a hash that was noted down elsewhere. Exit code 1
-    when it does not verify.
+    A chain cannot show that its end was cut off; --head can, with a hash that was noted down elsewhere. Nor can it
+    show that what was written was true; --story finds calls without an approval, approvals used twice, counts that
+    are wrong. Exit code 1 when it does not verify.
 
     \b
     Examples:
-      cra trace verify demo-out/support.trace.jsonl
+      cra trace verify demo-out/support.trace.jsonl --story
       cra trace verify SESSION --head 3b1f0c5e...
     """
     from cra._core.chain import verify as verify_bytes
@@ -133,7 +137,7 @@ def verify(
     data = read_trace(source, chosen)
     verdict = verify_bytes(data)
     cut = verdict.ok and head is not None and verdict.head != head
-    value = {
+    value: dict[str, Any] = {
         "ok": verdict.ok and not cut,
         "events": verdict.events,
         "index": verdict.index,
@@ -144,6 +148,12 @@ def verify(
         "session_id": verdict.session_id,
         "trace_id": verdict.trace_id,
     }
+    findings = _story(data) if story and verdict.ok else []
+    if findings:
+        value |= {"ok": False, "index": findings[0]["index"], "reason": value["reason"] or "story"}
+        value["message"] = value["message"] or findings[0]["message"]
+    if story:
+        value["findings"] = findings
     if chosen.json:
         out.data(value)
     elif value["ok"]:
@@ -153,15 +163,26 @@ def verify(
         out.line("not verified", style="bold red")
         out.fields(
             [
-                ("first bad event", verdict.index),
+                ("first bad event", value["index"]),
                 ("reason", value["reason"]),
                 ("why", value["message"]),
                 ("at byte", verdict.offset),
-                ("good events before it", verdict.events),
+                ("good events before it", None if verdict.ok else verdict.events),
                 ("head", verdict.head if cut else None),
             ]
         )
+        out.table(("event", "what", "why"), [(f["index"], f["code"], f["message"]) for f in findings])
     return Exit.OK if value["ok"] else Exit.VERDICT
+
+
+def _story(data: bytes) -> list[dict[str, Any]]:
+    """Return what a trace tells that contradicts itself."""
+    import msgspec
+
+    from cra.audit.story import check_story
+
+    found: list[dict[str, Any]] = msgspec.to_builtins(check_story(data))
+    return found
 
 
 def export(

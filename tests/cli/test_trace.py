@@ -103,6 +103,25 @@ def test_a_cut_end_is_found_with_a_head_from_elsewhere(cra: Run, trace: Path) ->
     assert cra("trace", "verify", str(cut), "--head", "abc").code == 2
 
 
+def test_a_chain_that_tells_an_impossible_story_is_found(cra: Run, trace: Path) -> None:
+    from cra._core.chain import Chain
+
+    assert cra("trace", "verify", str(trace), "--story", "--json").json["findings"] == []
+    chain = Chain("01890000-0000-7000-8000-000000000000", "01890000-0000-7000-8000-000000000001")
+    batch = chain.begin(1_700_000_000_000_000, bytes(16))
+    batch.add("session.started", {"agent_id": "a", "goal": "g", "atlases": []})
+    chain.advance(batch)
+    later = chain.begin(1_700_000_001_000_000, bytes(16))
+    done = {"action_id": "a.b", "execution_id": batch.span_id, "resolution_id": batch.span_id, "duration_ms": 1}
+    later.add("action.executed", {**done, "result_hash": "0" * 64})
+    false = trace.with_name("false.trace.jsonl")
+    false.write_bytes(batch.data + later.data)
+    assert cra("trace", "verify", str(false)).code == 0
+    ran = cra("trace", "verify", str(false), "--story", "--json")
+    assert (ran.code, ran.json["reason"], ran.json["index"]) == (1, "story", 1)
+    assert ran.json["findings"][0]["message"] in cra("trace", "verify", str(false), "--story").out
+
+
 def test_what_is_no_trace_is_named(cra: Run, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
     (tmp_path / "binary").write_bytes(b"\xff\x00\n")
