@@ -299,16 +299,11 @@ cdef Py_ssize_t _collect(Buffer buf, dict value, const Place *place) except -1:
     cdef PyObject *item = NULL
     cdef const char *key
     cdef Member *member
-    cdef Place here
-    here.parent = place
-    here.index = 0
-    here.depth = place.depth + 1
     while PyDict_Next(value, &at, &name, &item):
         if not PyUnicode_Check(<object> name):
             _refuse(place, f"object key has type `{type(<object> name).__name__}`, expected text",
                     "convert the keys to text first")
-        here.name = name
-        key = _utf8(name, &size, &here)
+        key = _utf8(name, &size, place)
         if buf.members_used == buf.members_capacity:
             buf.grow_members(max(PyDict_Size(value) - n, 1))
         member = &buf.members[buf.members_used]
