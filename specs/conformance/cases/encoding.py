@@ -165,7 +165,7 @@ EVENTS: list[tuple[str, str, Json]] = [
      event(0, "session.started", {}, parent_span_id=uuid(0x51))),
     ("unicode", "the payload is hashed as UTF-8", event(7, "error.occurred", {"é": "😀\n", "": "\u2028"})),
     ("numbers", "integers are exact, doubles in shortest form",
-     event(12345, "action.requested", {"parameters": {"big": 2**70, "small": 1e-7, "one": 1.0, "zero": -0.0}})),
+     event(12345, "action.requested", {"parameters": {"big": 2**70, "small": 1e-7, "one": 1.0, "zero": -0.0}}, timestamp="2026-01-05T14:30:00.012345Z")),
     ("utf16-order", "keys are sorted by UTF-16 code units", event(1, "error.occurred", {"\ufb33": 1, "😀": 2})),
     ("three-part-type", "an event type of three words", event(1, "carp.request.received", {"request_id": REQUEST})),
 ]  # fmt: skip
