@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -118,6 +119,12 @@ class Output:
             self.notes.print(Text.assemble("  ", problem_text(problem)), soft_wrap=True)
         if hint:
             self.notes.print(Text.assemble(("hint: ", "bold"), shown(hint)), soft_wrap=True)
+
+    def busy(self, words: str) -> AbstractContextManager[object]:
+        """Return what shows on a terminal that something is going on."""
+        if self.json or not self.notes.is_terminal:
+            return nullcontext()
+        return self.notes.status(words)
 
     def progress(self) -> Progress:
         """Return a progress display that shows only on a terminal, and never beside JSON."""

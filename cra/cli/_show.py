@@ -51,6 +51,10 @@ def duration(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
+def _each(seconds: float) -> str:
+    return {86_400: "day", 3_600: "hour", 60: "minute", 1: "second"}.get(int(seconds)) or duration(seconds)
+
+
 def show_resolution(out: Output, resolution: Resolution, *, content: bool = False) -> int:
     """Print a resolution and return the exit code that goes with its decision."""
     decision = resolution.decision
@@ -107,18 +111,17 @@ def constraint_notes(resolution: Resolution) -> dict[str, list[str]]:
 
 def _constraint_words(kind: str, values: dict[str, Any]) -> str:
     if kind == "rate_limit":
-        return f"{values['max_calls']} per {duration(values['window_seconds'])} and {values['per']}"
+        return f"{values['max_calls']} per {_each(values['window_seconds'])} and {values['per']}"
     if kind == "budget":
         window = values["window"]
-        span = "session" if window == "session" else duration(window)
+        span = "session" if window == "session" else _each(window)
         return f"at most {values['limit']:g} {values['unit']} per {span}"
     if kind == "require_approval":
-        when = " (depends on the parameters)" if "when" in values else ""
-        return f"needs approval{when}"
+        return "some parameters need approval" if "when" in values else "needs approval"
     if kind == "time_window":
         return f"only {values.get('start')} to {values.get('end')} {values.get('timezone', '')}".rstrip()
     if "effect" in values:
-        return f"{values['effect']} depends on the parameters"
+        return "some parameters are denied" if values["effect"] == "deny" else "only for some parameters"
     return "parameters are restricted"
 
 

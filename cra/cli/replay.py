@@ -67,13 +67,15 @@ def command(
     recorded = load_atlases(chosen.atlases)
     if against:
         others = load_atlases(tuple(against))
-        answer = what_if(trace, others, recorded=recorded, default_decision=default_decision)
+        with out.busy(f"deciding {len(trace)} events by other atlases"):
+            answer = what_if(trace, others, recorded=recorded, default_decision=default_decision)
         if chosen.json:
             out.data(answer.as_dict())
         else:
             show_what_if(out, answer)
         return Exit.VERDICT if answer.changed else Exit.OK
-    result = replay(trace, recorded, default_decision=default_decision)
+    with out.busy(f"deciding {len(trace)} events again"):
+        result = replay(trace, recorded, default_decision=default_decision)
     if chosen.json:
         out.data(result.as_dict())
     else:

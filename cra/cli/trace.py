@@ -135,7 +135,8 @@ def verify(
     if head is not None and (len(head) != 64 or set(head) - set("0123456789abcdef")):
         raise UsageError("--head is not 64 lower-case hexadecimal digits", hint="copy it from an earlier verify")
     data = read_trace(source, chosen)
-    verdict = verify_bytes(data)
+    with out.busy("verifying"):
+        verdict = verify_bytes(data)
     cut = verdict.ok and head is not None and verdict.head != head
     value: dict[str, Any] = {
         "ok": verdict.ok and not cut,
@@ -315,7 +316,9 @@ def diff(
     out = Output(chosen.json)
     if before == after == "-":
         raise UsageError("standard input can be only one of the two traces")
-    result = compare(read_trace(before, chosen), read_trace(after, chosen))
+    one, other = read_trace(before, chosen), read_trace(after, chosen)
+    with out.busy("comparing"):
+        result = compare(one, other)
     if chosen.json:
         out.data(result.as_dict())
     else:

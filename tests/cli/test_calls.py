@@ -89,7 +89,7 @@ def test_a_resolution_is_shown_with_its_reasons(cra: Run) -> None:
     ran = cra("resolve", "Refund the second charge", "--agent", "support-1", "-s", "memory")
     assert ran.code == 0
     assert "decision: partial" in ran.out
-    for words in ("ticket.get", "deny-delete", "handbook/context/handbook.md", "3 per 1 min"):
+    for words in ("ticket.get", "deny-delete", "handbook/context/handbook.md", "3 per minute and agent"):
         assert words in ran.out
 
 
@@ -345,3 +345,56 @@ def test_text_of_an_agent_cannot_steer_the_terminal(cra: Run) -> None:
         assert "\x1b" not in out
         assert "\u202e" not in out
         assert "[bold]x[/bold] :boom:" in out
+
+
+# -- the same at every door -------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_gives_the_bytes_that_the_library_gives(
+    cra: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One corpus of requests through the library and through commands: equal answers, equal traces."""
+    pytest.importorskip("apsw")
+    from cra.cli import _runtime
+    from cra.cli._options import settings, sqlite_url
+    from cra.runtime.sync import CRARuntime
+
+    now_us = 1_767_610_800_000_000
+    asked: list[int] = []
+
+    def ids(size: int) -> bytes:
+        asked.append(size)
+        return len(asked).to_bytes(size, "big")
+
+    real = _runtime.make_config
+    monkeypatch.setattr(_runtime, "make_config", lambda chosen: real(chosen, clock=lambda: now_us, ids=ids))
+    session_id = "01890000-0000-7000-8000-000000000001"
+
+    def request(number: int, **fields: object) -> dict[str, object]:
+        return {
+            "carp_version": "1.0",
+            "request_id": f"01890000-0000-7000-8000-{number:012d}",
+            "timestamp": "2026-01-05T11:00:00.000000Z",
+            "operation": "resolve",
+            "requester": {"agent_id": "support-1", "session_id": session_id},
+            "task": {"goal": "Refund \u20ac 20 \U0001f4b6"},
+            **fields,
+        }
+
+    requests = [
+        request(1),
+        request(2, task={"goal": "Refund", "risk_tier": "high", "required_capabilities": ["money"]}),
+        request(3, task={"goal": "Refund", "context_hints": ["double charge"]}, context={"account_status": "frozen"}),
+        request(4, atlas_ids=["com.acme.customer-support"]),
+    ]
+    with CRARuntime(_runtime.make_config(settings(storage=sqlite_url(str(tmp_path / "library.db"))))) as runtime:
+        runtime.load_atlas(SUPPORT)
+        runtime.create_session("support-1", "Help", session_id=session_id)
+        expected = [runtime.handle(value).decode() + "\n" for value in requests]
+        trace = runtime.get_trace(session_id).data.decode()
+    asked.clear()
+    assert cra("session", "create", "support-1", "Help", "--id", session_id).code == 0
+    for number, value in enumerate(requests):
+        (tmp_path / "request.json").write_text(json.dumps(value))
+        assert cra("resolve", "--request", "request.json", "--json").out == expected[number]
+    assert cra("trace", "export", session_id).out == trace

@@ -59,6 +59,25 @@ def test_json_lines_are_the_stored_bytes(cra: Run, trace: Path) -> None:
     assert len(cra("trace", "tail", session_of(trace)).out.splitlines()) == 10
 
 
+def test_following_shows_what_comes_in(cra: Run, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file grows by half an event, then by the rest, while nobody waits for real."""
+    lines = trace.read_bytes().splitlines(keepends=True)
+    growing = trace.with_name("growing.trace.jsonl")
+    growing.write_bytes(lines[0])
+    pieces = [lines[1][:50], lines[1][50:] + lines[2]]
+
+    def sleep(seconds: float) -> None:
+        if not pieces:
+            raise KeyboardInterrupt
+        with growing.open("ab") as file:
+            file.write(pieces.pop(0))
+
+    monkeypatch.setattr("cra.cli.trace.time.sleep", sleep)
+    ran = cra("trace", "tail", str(growing), "-f", "--json")
+    assert ran.code == 0
+    assert ran.out.encode() == b"".join(lines[:3])
+
+
 def test_an_export_can_be_json_and_csv(cra: Run, trace: Path) -> None:
     events = cra("trace", "export", str(trace), "--format", "json").json
     rows = list(csv.DictReader(io.StringIO(cra("trace", "export", str(trace), "--format", "csv").out)))
