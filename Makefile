@@ -96,9 +96,22 @@ workflows: $(VENV)/.group-check
 docs: install
 	@$(PY) -m pytest -q tests/test_docs.py
 
-bench: install $(VENV)/.group-bench ## measure, beside the floors and the other engines
+# The other engines have an environment of their own: what they drag in must not meet what the tests run with.
+BENCH := $(VENV)-bench
+define install_beside
+$(BIN)/uv pip install -q --python $(BENCH)/bin/python $(1) 2>/dev/null || $(PY) -m pip --python $(BENCH)/bin/python install -q $(1)
+endef
+
+$(BENCH)/.made: $(VENV)/.made pyproject.toml
+	@$(PY) -m venv --clear --without-pip $(BENCH) && echo '*' >$(BENCH)/.gitignore
+	@$(call install_beside,--group bench)
+	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["peers"], sep="\n")' | \
+	while read -r peer; do $(call install_beside,"$$peer") || echo "left out: $$peer"; done
+	@touch $@
+
+bench: install $(BENCH)/.made ## measure, beside the floors and the other engines: make bench ARGS=--quick
 	@test "$(FLAVOUR)" = release || { echo "the core is compiled as $(FLAVOUR): make build FLAVOUR=release first" >&2; exit 1; }
-	@$(PY) -m bench $(ARGS)
+	@$(BENCH)/bin/python -m bench $(ARGS)
 
 core: sanitize coverage ## the core under sanitizers, and the line coverage of every .pyx
 

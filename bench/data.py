@@ -42,7 +42,20 @@ def five_actions(atlas_id: str = "com.test.bench", prefix: str = "test") -> dict
 
 def with_context(document: dict[str, Any], total_bytes: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the atlas with five documents of `total_bytes` in all, and the documents."""
-    words = "policy ticket refund customer order limit approve escalate region account invoice status".split()
+    words = [
+        "policy",
+        "ticket",
+        "refund",
+        "customer",
+        "order",
+        "limit",
+        "approve",
+        "escalate",
+        "region",
+        "account",
+        "invoice",
+        "status",
+    ]
     pick = random.Random(SEED)
     files = {}
     for number in range(5):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import repeat
 from statistics import median
 from typing import NamedTuple
@@ -14,6 +13,7 @@ Call = Callable[[], object]
 
 # A block is this long or one call; below `SHORT_US` a single call is too short for the clock.
 _BLOCK_US = 100.0
+_ENOUGH = 50
 SHORT_US = 0.3
 
 
@@ -39,12 +39,13 @@ class Candidate(NamedTuple):
 class Timing(NamedTuple):
     """Microseconds for one operation: medians over the rounds, and `quiet`, the lowest median of any round.
 
-    `block` is the mean of calls made without reading the clock between them.
+    `block` is the mean of calls made without reading the clock between them; there is a `p99` where every round had
+    enough calls for one.
     """
 
     name: str
     p50: float
-    p99: float
+    p99: float | None
     quiet: float
     block: float | None
     calls: int
@@ -85,8 +86,10 @@ def race(
     for number in range(rounds):
         shift = number % len(candidates)
         for candidate in (*candidates[shift:], *candidates[:shift]):
-            with _collected():
-                seen[candidate.name].append(_take_turn(candidate, turn_seconds, least))
+            if turn_seconds:
+                # Nobody's garbage is collected in another one's turn; within a turn the collector runs as always.
+                gc.collect()
+            seen[candidate.name].append(_take_turn(candidate, turn_seconds, least))
     return {name: _summary(name, turns) for name, turns in seen.items()}
 
 
@@ -163,16 +166,9 @@ def _summary(name: str, turns: list[_Turn]) -> Timing:
     return Timing(
         name=name,
         p50=p50,
-        p99=median(turn.p99 for turn in turns),
+        p99=median(turn.p99 for turn in turns) if min(turn.calls for turn in turns) >= _ENOUGH else None,
         quiet=min(rounds),
         block=block,
         calls=sum(turn.calls for turn in turns),
         rounds=rounds,
     )
-
-
-@contextmanager
-def _collected() -> Iterator[None]:
-    """Keep one candidate's garbage out of the next one's turn; within a turn the collector runs as always."""
-    gc.collect()
-    yield

@@ -55,7 +55,7 @@ def timed(
             name=timing.name,
             value=timing.us * scale,
             ours=timing.name in ours,
-            p99=timing.p99 * scale,
+            p99=None if timing.p99 is None else timing.p99 * scale,
             quiet=timing.quiet * scale,
             block=None if timing.block is None else timing.block * scale,
             ratio=timing.times(listed[0]),

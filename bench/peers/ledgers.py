@@ -42,10 +42,10 @@ def ledger(encode: Encode) -> Ledger:
         nonlocal previous, sequence
         data = encode(
             {
-                "sequence": sequence,
+                "seq": sequence,
                 "id": str(uuid4()),
-                "timestamp": now(utc).isoformat(),
-                "previous_hash": previous,
+                "ts": now(utc).isoformat(),
+                "prev": previous,
                 "event": event,
             }
         )
@@ -61,7 +61,7 @@ def check(made: Ledger) -> None:
     previous = "0" * 64
     for number, data in enumerate(made.records):
         record = json.loads(data)
-        if record["previous_hash"] != previous or record["sequence"] != number:
+        if record["prev"] != previous or record["seq"] != number:
             raise AssertionError(f"record {number} does not follow")
         previous = hashlib.sha256(data).hexdigest()
     if made.head() != previous:
@@ -94,19 +94,22 @@ def _json() -> Encode:
 def _canonicaljson() -> Encode:
     from canonicaljson import encode_canonical_json
 
-    return encode_canonical_json
+    encode: Encode = encode_canonical_json
+    return encode
 
 
 def _rfc8785() -> Encode:
     import rfc8785
 
-    return rfc8785.dumps
+    encode: Encode = rfc8785.dumps
+    return encode
 
 
 def _jcs() -> Encode:
     import jcs
 
-    return jcs.canonicalize
+    encode: Encode = jcs.canonicalize
+    return encode
 
 
 def _jcs_admit() -> Encode:

@@ -247,7 +247,8 @@ def _casbin(world: World) -> tuple[Decide, DecideAll]:
 
 def _vakt(world: World) -> tuple[Decide, DecideAll]:
     import vakt
-    from vakt.rules import Any as Anything, EndsWith, Eq, StartsWith
+    from vakt.rules import Any as Anything
+    from vakt.rules import EndsWith, Eq, StartsWith
     from vakt.rules.logic import And
 
     def rule(glob: str) -> Any:

@@ -49,7 +49,7 @@ def append(effort: Effort) -> list[Section]:
     note = (
         f"A payload of 421 bytes. By hand it becomes a record of {_record_size(event)} bytes with a fresh uuid4 and "
         f"isoformat; in a TRACE line, which names trace, span and session too, {len(batch.data)} bytes, of which "
-        f"{len(message)} are hashed. RFC 8785 orders keys by UTF-16 and writes numbers as ECMAScript does; CRA does both."
+        f"{len(message)} are hashed. RFC 8785 orders keys by UTF-16 and writes numbers as ECMAScript does, and so does CRA."
     )
     return [
         timed("append", "append of one event", timings.values(), ours=(CHAIN, STORE, SMALL), note=note),
@@ -149,7 +149,9 @@ def verify_and_replay(effort: Effort) -> list[Section]:
     candidates = [
         Candidate(VERIFY, always(verified), events),
         Candidate(VERIFY_FLOOR, always(work.each_hash(messages)), events),
-        Candidate("by hand: orjson.loads, orjson.dumps, hashlib, the link only", always(_by_hand(text, events)), events),
+        Candidate(
+            "by hand: orjson.loads, orjson.dumps, hashlib, the link only", always(_by_hand(text, events)), events
+        ),
         Candidate("reading: get_trace, every event decoded", always(lambda: list(Trace(text))), events),
     ]
     replayed = _replaying(runtime, trace)
@@ -163,8 +165,9 @@ def verify_and_replay(effort: Effort) -> list[Section]:
     )
     ours = (VERIFY, candidates[3].name, candidates[-1].name)
     note = (
-        f"A session of {events:,} events, {len(text):,} bytes: 100 resolves and 700 calls. CRA reads the stored bytes, "
-        "holds every field to its grammar and the payload to its canonical form; by hand, only hash and link are compared."
+        f"A session of {events:,} events, {len(text):,} bytes: 100 resolves and 700 calls. CRA reads the "
+        "stored bytes and holds every field to its grammar and the payload to its canonical form; by hand, only hash and "
+        "link are compared."
     )
     return [timed("verify", "verify and replay, per event", timings.values(), ours=ours, note=note)]
 
@@ -204,5 +207,3 @@ def _replaying(runtime: Any, trace: Trace) -> Callable[[], object] | None:
             raise AssertionError(f"the replay differs: {result.counts()}")
 
     return replayed
-
-

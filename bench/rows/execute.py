@@ -139,9 +139,7 @@ def _by_hand(peers: dict[str, Ready], allowed: list[str]) -> Iterator[Candidate]
     yield Candidate(FNMATCH, _governed(peers["fnmatch loophand-written"], kinds[None].encoder, allowed))
 
 
-def _governed(
-    peer: Ready, encoder: Callable[[], ledgers.Encode], actions: list[str], *, records: int = 1
-) -> Setup:
+def _governed(peer: Ready, encoder: Callable[[], ledgers.Encode], actions: list[str], *, records: int = 1) -> Setup:
     def setup() -> Iterator[Call]:
         made = ledgers.ledger(encoder())
         append, decide, tool, parameters = made.append, peer.one, work.nothing, data.CALL

@@ -94,8 +94,8 @@ def context(effort: Effort) -> list[Section]:
         least=effort.least,
     )
     note = (
-        f"{events} events, {sum(map(len, messages)):,} bytes hashed. The blocks that a resolution begins with are hashed "
-        "once while the same ones are chosen in the same order, which is how `seen` can be below its floor."
+        f"{events} events, {sum(map(len, messages)):,} bytes hashed. The blocks that a resolution begins with are "
+        "hashed once while the same ones are chosen in the same order, which is how `seen` can be below its floor."
     )
     title = "resolve, 5 actions, 20 KiB of context"
     return [timed("resolve-context", title, timings.values(), ours=(SEEN, UNSEEN), note=note)]

@@ -6,6 +6,7 @@ import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 
 from bench import data, work
@@ -14,17 +15,10 @@ from bench.harness import Call, Candidate, Timing, always, race
 from bench.table import Section, timed
 from cra import CRARuntime
 
-LIMIT = 1.3
-
 
 def slopes(effort: Effort) -> list[Section]:
     """Measure a resolve of five actions as sessions, unselected atlases and history grow."""
     return [*_sessions(effort), *_atlases(effort), *_history(effort)]
-
-
-def flat(section: Section) -> bool:
-    """Say whether no row costs more than `LIMIT` times the first."""
-    return all(row.ratio is None or row.ratio <= LIMIT for row in section.rows)
 
 
 @contextmanager
@@ -63,7 +57,7 @@ def _sessions(effort: Effort) -> list[Section]:
         random.Random(data.SEED).shuffle(ids)
         one[f"{count:,} sessions, always the same one"] = work.resolving(runtime, ids[0])
         any_of[f"{count:,} sessions, each in turn"] = _in_turn(runtime, ids)
-        checks.append(lambda runtime=runtime, session_id=ids[0]: work.expect_chain(runtime, session_id, 7))
+        checks.append(partial(work.expect_chain, runtime, ids[0], 7))
     same, turns = _race(effort, one), _race(effort, any_of)
     for check in checks:
         check()
@@ -73,8 +67,8 @@ def _sessions(effort: Effort) -> list[Section]:
             "slope-sessions-cold",
             "resolve, as sessions grow, another one each time",
             turns,
-            "In random order: a session that was not used for a while is no longer in the processor's caches. What this "
-            "costs is the machine's, and the reason why it has no bar.",
+            "In random order: a session that was not used for a while is no longer in the processor's caches, "
+            "and each has a lock, a record and lists of its own to fetch.",
         ),
     ]
 
@@ -116,7 +110,7 @@ def _history(effort: Effort) -> list[Section]:
             grow()
         resolves[f"{count:,} events before"] = grow
         executes[f"{count:,} events before "] = _calling(runtime, session_id)
-        checks.append(lambda runtime=runtime, session_id=session_id: _tail_holds(runtime, session_id))
+        checks.append(partial(_tail_holds, runtime, session_id))
     of_resolve, of_execute = _race(effort, resolves), _race(effort, executes)
     for check in checks:
         check()
