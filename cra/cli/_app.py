@@ -51,7 +51,6 @@ def build(only: Collection[str] = ()) -> typer.Typer:
         name="cra",
         help="An agent proposes, the runtime decides and records.",
         epilog=_EPILOG,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -64,7 +63,7 @@ def build(only: Collection[str] = ()) -> typer.Typer:
         if about is None:
             app.command(name)(module.command)
         else:
-            group = typer.Typer(help=about, no_args_is_help=True, rich_markup_mode=None)
+            group = typer.Typer(help=about, rich_markup_mode=None)
             for child, function in module.COMMANDS.items():
                 group.command(child)(function)
             app.add_typer(group, name=name)
@@ -141,12 +140,12 @@ def _invoke(words: list[str]) -> int:
 
 def _usage(out: Output, error: Any) -> int:
     """Show what typer says about a command line."""
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        # The help is what was asked for, but not what a script meant.
-        print(error.format_message(), file=sys.stderr)
+    context, message = getattr(error, "ctx", None), error.format_message()
+    if message.startswith("Missing command") and context is not None and not out.json:
+        # Who types a group's name wants to know what is in it; a script did not mean that.
+        print(context.get_help(), file=sys.stderr)
         return Exit.USAGE
     path = context.command_path if context is not None else "cra"
-    message = error.format_message().replace("\n", " ").replace("'", "`").rstrip(".")
+    message = message.replace("\n", " ").replace("'", "`").rstrip(".")
     out.error("usage_error", message[:1].lower() + message[1:], f"see `{path} --help`")
     return Exit.USAGE

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json as json_
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cra.cli._exit import Exit
 from cra.cli._options import JsonOption, settings
-from cra.errors import MissingExtra
+from cra.cli._output import Output
+from cra.errors import NotCanonical
+
+if TYPE_CHECKING:
+    from cra.testing.conformance import Report, Result
 
 
 def command(
@@ -16,10 +22,10 @@ def command(
         typer.Option("--against", metavar="URL", help="A service; this installation, if absent.", show_default=False),
     ] = None,
     level: Annotated[
-        str | None, typer.Option("--level", metavar="NAME", help="Only the tests of this level.", show_default=False)
-    ] = None,
-    match: Annotated[
-        str | None, typer.Option("--match", "-k", metavar="GLOB", help="Only tests of such an id.", show_default=False)
+        str | None,
+        typer.Option(
+            "--level", metavar="NAME", help="Only up to CARP-Core, TRACE-Core, ... CRA-Full.", show_default=False
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> int:
@@ -28,7 +34,51 @@ def command(
     \b
     Examples:
       cra conformance
-      cra conformance --against http://localhost:8420 --json
+      cra conformance --level CRA-Minimal --json
+      cra conformance --against http://localhost:8420
     """
+    from cra.testing import conformance
+
     chosen = settings(json=json)
-    raise MissingExtra("not wired yet")
+    out = Output(chosen.json)
+    with out.progress() as progress:
+        task = progress.add_task("conformance", total=conformance.count(level))
+
+        def told(result: Result) -> None:
+            progress.update(task, advance=1, description=result.id.partition("/")[0])
+
+        report = conformance.run(level=level, against=against, progress=told)
+    if chosen.json:
+        _print_json(out, report)
+    else:
+        _print(out, report)
+    return Exit.OK if report.ok else Exit.VERDICT
+
+
+def _print_json(out: Output, report: Report) -> None:
+    try:
+        out.data(report.as_dict())
+    except NotCanonical:
+        # A vector that failed may be about text that has no canonical form.
+        out.raw(json_.dumps(report.as_dict(), sort_keys=True, separators=(",", ":")).encode() + b"\n")
+
+
+def _print(out: Output, report: Report) -> None:
+    from msgspec import UnsetType
+
+    from cra.cli._show import compact
+
+    for result in report.failures:
+        out.line(f"FAIL {result.id}", style="bold red")
+        out.fields(
+            (name, value if isinstance(value, str) else compact(value, 300))
+            for name in ("why", "message", "expected", "found")
+            if not isinstance(value := getattr(result, name), UnsetType)
+        )
+    out.table(
+        ("level", "passed", "failed", "skipped"),
+        [(name, counts["passed"], counts["failed"], counts["skipped"]) for name, counts in report.levels.items()],
+    )
+    out.line()
+    style = "bold green" if report.ok else "bold red"
+    out.line(f"level reached: {report.level or 'none'}; {report.totals['passed']} tests passed", style=style)

@@ -53,3 +53,33 @@ def test_the_bench_measures_every_row_beside_its_floor(cra: Run) -> None:
     assert ran.json["machine"]["processor"]
     assert "p50 us" in cra("bench", "--seconds", "0.01").out
     assert cra("bench", "--seconds", "0").code == 2
+
+
+def test_the_conformance_report_names_the_level_that_is_reached(cra: Run) -> None:
+    pytest.importorskip("jsonschema")
+    ran = cra("conformance", "--level", "TRACE-Core", "--json")
+    assert ran.code == 0, [result for result in ran.json["results"] if result["outcome"] == "failed"]
+    assert ran.json["level"] == "TRACE-Core"
+    assert ran.json["totals"]["failed"] == 0
+    assert ran.json["totals"]["passed"] > 100
+    assert {"id", "level", "outcome"} <= ran.json["results"][0].keys()
+
+
+def test_a_conformance_test_that_fails_is_shown(cra: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cra.testing import conformance
+
+    failed = conformance.Result(
+        id="globs/x", level="CARP-Core", outcome="failed", why="because", expected=True, found=False, message="differs"
+    )
+    report = conformance.Report(implementation={"name": "x", "version": "1"}, against="embedded", results=(failed,))
+    monkeypatch.setattr(conformance, "run", lambda **more: report)
+    ran = cra("conformance")
+    assert ran.code == 1
+    for words in ("FAIL globs/x", "because", "level reached: none"):
+        assert words in ran.out
+    assert cra("conformance", "--json").code == 1
+
+
+def test_conformance_refuses_levels_and_services_it_does_not_know(cra: Run) -> None:
+    assert cra("conformance", "--level", "CRA-Most", "--json").error["code"] == "config_invalid"
+    assert cra("conformance", "--against", "gopher://x").code in (2, 3, 5)
