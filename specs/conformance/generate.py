@@ -20,6 +20,7 @@ from specs.conformance.cases import (
     choosing,
     counting,
     deciding,
+    differing,
     documents,
     encoding,
     globs,
@@ -59,6 +60,7 @@ def suites() -> dict[str, Json]:
         "resolutions": suite("CARP-Core", "whole resolutions with their events", resolutions()),
         "context-ordering": suite("CARP-Core", "which documents, in which order", context_ordering()),
         "atlas-validation": suite("Atlas-Core", "atlases and all their problems", validating.ATLAS_VALIDATION),
+        "diffs": suite("CRA-Full", "pairs of traces and what differs between them by meaning", diffs()),
         "replay": suite("CRA-Full", "recorded sessions decided again, and against other atlases", replays()),
     }
 
@@ -245,6 +247,14 @@ def glob_cases() -> list[Json]:
         {"id": name, "why": why, "pattern": pattern, "text": text, "match": expected}
         for name, why, pattern, text, expected in globs.GLOBS
     ]
+
+
+def diffs() -> list[Json]:
+    """Check that every chain is good."""
+    for case in differing.DIFFS:
+        for name in ("before", "after"):
+            expect(chain.verify(case[name].encode())["ok"], (case["id"], name))
+    return differing.DIFFS
 
 
 def replays() -> list[Json]:
