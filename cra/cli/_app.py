@@ -108,9 +108,14 @@ def run(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough; what Python still holds must not fail at exit.
+        # What Python still holds must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13
+        return Exit.PIPE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            # Rich has met it first, and ends with 1.
+            return Exit.PIPE
+        raise
     except Exception as error:
         if hasattr(error, "format_message"):
             return _usage(out, error)

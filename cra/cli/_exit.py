@@ -20,6 +20,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 69
     INTERNAL = 70
     INTERRUPTED = 130
+    PIPE = 141  # whoever read the output has gone
 
 
 _BY_CLASS: dict[type[errors.CRAError], Exit] = {

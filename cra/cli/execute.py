@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def command(
     action: Annotated[str, typer.Argument(help="The action's id.", show_default=False)],
     parameter: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=TEXT | KEY:=JSON]...", help="Parameters.", show_default=False)
+        list[str] | None, typer.Argument(metavar="KEY=TEXT|KEY:=JSON", help="Parameters.", show_default=False)
     ] = None,
     session: SessionOption = None,
     agent: AgentOption = None,

@@ -27,7 +27,7 @@ def command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[GOAL | KEY=TEXT | KEY:=JSON]...",
+            metavar="GOAL|KEY=TEXT|KEY:=JSON",
             help="The goal, or the parameters of --action.",
             show_default=False,
         ),

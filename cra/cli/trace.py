@@ -158,7 +158,8 @@ def verify(
     if chosen.json:
         out.data(value)
     elif value["ok"]:
-        out.line(f"verified: {verdict.events} events, one unbroken chain", style="bold green")
+        words = f"{verdict.events} events, one unbroken chain" if verdict.events else "the trace is empty"
+        out.line(f"verified: {words}", style="bold green")
         out.fields([("head", verdict.head), ("session", verdict.session_id), ("trace", verdict.trace_id)])
     else:
         out.line("not verified", style="bold red")

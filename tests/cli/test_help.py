@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from cra.cli import _app, app
 from cra.cli._exit import Exit
-from tests.cli.harness import ROOT, Run
+from tests.cli.harness import ROOT, SUPPORT, Run
 
 DOCS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") if (ROOT / "docs").is_dir() else ""
 
@@ -127,6 +127,20 @@ def test_the_module_runs_as_a_command() -> None:
     )
     assert done.returncode == 4
     assert '"atlas_not_found"' in done.stderr
+
+
+def test_a_reader_that_goes_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "cra", "atlas", "show", SUPPORT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        words = process.stderr.read()
+        assert (process.wait(timeout=60), words) == (Exit.PIPE, b"")
 
 
 def test_completion_offers_commands() -> None:
