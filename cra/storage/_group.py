@@ -126,9 +126,8 @@ class GroupCommit:
         except BaseException as error:
             self._roll_back()
             # Also for those that were refused: perhaps by what has just been rolled back.
-            failure = self._translate(error)
             for job in jobs:
-                job.error = failure
+                job.error = self._translate(error)
 
     def _roll_back(self) -> None:
         # A failure means that the transaction is gone already, or that the connection is unusable and will say so.

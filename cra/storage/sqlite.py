@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -80,12 +81,13 @@ class SQLiteStorage:
         self._upkeep = _Upkeep(connection)
         self._writer = GroupCommit(connection, partial(storage_error, self.path), timeout_seconds)
         self._writer.after = self._upkeep
-        self._finalizer = weakref.finalize(self, _close, self._writer, connection, self._readers)
+        self._finalizer = weakref.finalize(self, _close, self._writer, connection, self._readers, os.getpid())
         self._claims = 0
         self._swept = 0
+        self._pid = os.getpid()
 
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
-        self._writer.run(work.append(session_id, expected_head, batch, change, self._max_resolutions))
+        self._write(work.append(session_id, expected_head, batch, change, self._max_resolutions))
         if change.claims:
             self._claims += len(change.claims)
             if self._claims >= _CLAIMS_BETWEEN_SWEEPS:
@@ -96,14 +98,26 @@ class SQLiteStorage:
         highest = self._read("SELECT max(number) FROM counters")[0][0] or 0
         after = self._swept if self._swept < highest else 0
         self._swept = after + work.SWEEP
-        self._writer.run(work.sweep(after, now_us))
+        self._write(work.sweep(after, now_us))
+
+    def _write(self, job: Callable[[Connection], None]) -> None:
+        self._check_usable()
+        self._writer.run(job)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StorageError("the store is closed")
+        if os.getpid() != self._pid:
+            # NOTE: SQLite's connections, and the thread that writes, do not survive a fork.
+            raise StorageError(
+                f"`{self.path}` was opened before this process was forked", hint="open a store in each process"
+            )
 
     def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of one statement, which sees one state of the store."""
         import apsw
 
-        if self._closed:
-            raise StorageError("the store is closed")
+        self._check_usable()
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -223,7 +237,7 @@ class SQLiteStorage:
         return [session_of(row[0], row[1]) for row in rows]
 
     def purge(self, session_id: str) -> None:
-        self._writer.run(work.purge(session_id))
+        self._write(work.purge(session_id))
 
     def check(self) -> None:
         """Raise `StorageCorrupt` when the file's own structure is damaged; reads all of it."""
@@ -234,6 +248,13 @@ class SQLiteStorage:
     def close(self) -> None:
         self._closed = True
         self._finalizer()
+
+
+def versions() -> tuple[str, str]:
+    """Return the versions of apsw and of the SQLite in it."""
+    import apsw
+
+    return apsw.apsw_version(), apsw.sqlite_lib_version()
 
 
 class _Upkeep:
@@ -258,7 +279,9 @@ class _Upkeep:
             self._connection.wal_checkpoint(mode=mode)
 
 
-def _close(writer: GroupCommit, connection: Connection, readers: deque[Connection]) -> None:
+def _close(writer: GroupCommit, connection: Connection, readers: deque[Connection], pid: int) -> None:
+    if os.getpid() != pid:
+        return
     writer.close()
     # The last connection to the file puts the log into it and removes it; that has to be the one that writes.
     while readers:

@@ -1,12 +1,597 @@
 """The SQLite store keeps the contract, whatever happens to its file and its process."""
 
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
-from cra.storage.base import Storage
-from cra.storage.sqlite import SQLiteStorage
+import apsw
+import pytest
+
+from cra._core.chain import verify
+from cra.errors import ConfigInvalid, StaleHead, StorageCorrupt, StorageError, StorageFull
+from cra.runtime.config import RuntimeConfig
+from cra.runtime.sync import CRARuntime
+from cra.storage import _sqlite_append, _sqlite_file
+from cra.storage.base import NO_CHANGE, Change, Storage
+from cra.storage.open import open_storage
+from cra.storage.sqlite import SQLiteStorage, versions
 from cra.testing.storage import StorageContract
+from cra.testing.writer import SECOND, START_US, Writer, budget, rate, resolution, taking, together
+
+PROCESS = Path(__file__).with_name("process.py")
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("CRA_KILLS", "10"))
 
 
 class TestSQLiteStorage(StorageContract):
     def open(self, directory: Path) -> Storage:
         return SQLiteStorage(directory / "cra.db", durability="batched")
+
+
+class TestStrictSQLiteStorage(StorageContract):
+    threads = 4
+
+    def open(self, directory: Path) -> Storage:
+        return SQLiteStorage(directory / "cra.db")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cra.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SQLiteStorage]:
+    store = SQLiteStorage(path, durability="batched")
+    yield store
+    store.close()
+
+
+def rows(path: Path, sql: str) -> list[tuple]:
+    connection = apsw.Connection(str(path))
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def run(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(PROCESS), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+# What it is
+
+
+def test_the_durability_is_what_sqlite_was_told(tmp_path: Path) -> None:
+    for durability, synchronous in (("strict", 2), ("batched", 1)):
+        store = SQLiteStorage(tmp_path / f"{durability}.db", durability=durability)
+        assert store.durability == durability
+        assert store._upkeep._connection.execute("PRAGMA synchronous").get == synchronous
+        assert store._upkeep._connection.execute("PRAGMA journal_mode").get == "wal"
+        store.close()
+    with pytest.raises(ConfigInvalid, match="expected strict or batched"):
+        SQLiteStorage(tmp_path / "x.db", durability="maybe")  # type: ignore[arg-type]
+
+
+def test_a_url_names_the_file_and_the_durability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url, name, durability in (
+        ("sqlite:///one.db", "one.db", "strict"),
+        (f"sqlite:///{tmp_path}/two%20words.db?durability=batched", "two words.db", "batched"),
+    ):
+        store = open_storage(url, max_sessions=1, max_events=1)
+        assert isinstance(store, SQLiteStorage)
+        assert (Path(store.path), store.durability) == (tmp_path / name, durability)
+        store.close()
+    with pytest.raises(ConfigInvalid):
+        open_storage("sqlite:///one.db?durable=yes", max_sessions=1, max_events=1)
+    with pytest.raises(ConfigInvalid):
+        open_storage("sqlite:///:memory:", max_sessions=1, max_events=1)
+
+
+def test_the_sqlite_inside_is_free_of_the_bug_that_corrupts_a_restarted_log() -> None:
+    assert tuple(int(part) for part in versions()[1].split(".")[:2]) >= (3, 51)
+
+
+def test_a_closed_store_leaves_one_file(path: Path) -> None:
+    store = SQLiteStorage(path)
+    Writer(store).append()
+    store.close()
+    assert [entry.name for entry in path.parent.iterdir()] == ["cra.db"]
+
+
+def test_a_store_that_was_forgotten_is_closed_with_its_last_reference(path: Path) -> None:
+    store = SQLiteStorage(path)
+    writer = Writer(store)
+    thread = store._writer._thread
+    del store, writer
+    thread.join()
+    assert not thread.is_alive()
+
+
+# Files that are not ours
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (
+            lambda path: path.write_bytes(b"not a database, but long enough to be looked at" * 40),
+            StorageCorrupt,
+            "not a",
+        ),
+        (lambda path: rows(path, "CREATE TABLE theirs (x)"), StorageError, "another application"),
+        (
+            lambda path: rows(path, "PRAGMA application_id = 77; CREATE TABLE t (x)"),
+            StorageError,
+            "another application",
+        ),
+        (lambda path: rows(path, "PRAGMA user_version = 3; CREATE TABLE t (x)"), StorageError, "another application"),
+        (lambda path: path.mkdir(), StorageError, "does not open"),
+    ],
+)
+def test_a_foreign_file_is_refused_and_left_as_it_is(path: Path, make, kind: type[Exception], words: str) -> None:
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(kind, match=words) as refused:
+        SQLiteStorage(path)
+    assert refused.value.hint
+    assert before is None or path.read_bytes() == before
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="does not open") as refused:
+        SQLiteStorage(tmp_path / "none" / "cra.db")
+    assert refused.value.hint is not None
+    assert "directory" in refused.value.hint
+
+
+def test_a_newer_file_is_refused(path: Path) -> None:
+    SQLiteStorage(path).close()
+    known = len(_sqlite_file.migrations())
+    rows(path, f"PRAGMA user_version = {known + 1}")
+    with pytest.raises(StorageError, match=f"version {known + 1}") as refused:
+        SQLiteStorage(path)
+    assert "upgrade" in (refused.value.hint or "")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everything")
+def test_a_read_only_file_is_named(path: Path) -> None:
+    SQLiteStorage(path).close()
+    path.chmod(0o444)
+    with pytest.raises(StorageError, match="read-only"):
+        SQLiteStorage(path)
+
+
+def read_all(path: Path, session_id: str) -> None:
+    store = SQLiteStorage(path)
+    try:
+        store.events(session_id)
+        store.check()
+    finally:
+        store.close()
+
+
+def test_a_damaged_file_is_reported_as_corrupt(path: Path) -> None:
+    store = SQLiteStorage(path)
+    writer = Writer(store)
+    for _ in range(50):
+        writer.append(NO_CHANGE, text="x" * 2000)
+    store.check()
+    store.close()
+    data = bytearray(path.read_bytes())
+    data[8192:] = os.urandom(len(data) - 8192)
+    path.write_bytes(data)
+    with pytest.raises(StorageCorrupt) as found:
+        read_all(path, writer.session_id)
+    assert found.value.hint
+
+
+def test_migrations_are_numbered_without_gaps_and_run_once(path: Path) -> None:
+    numbers = [int(migration.name[:4]) for migration in _sqlite_file.migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    SQLiteStorage(path).close()
+    before = rows(path, "SELECT type, name, sql FROM sqlite_schema ORDER BY name")
+    SQLiteStorage(path).close()
+    assert rows(path, "SELECT type, name, sql FROM sqlite_schema ORDER BY name") == before
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    shutil.copy(_sqlite_file.migrations()[0], folder)
+    (folder / "0002_bad.sql").write_text("CREATE TABLE more (x); CREATE TABLE more (x);")
+    monkeypatch.setattr(_sqlite_file, "_MIGRATIONS", folder)
+    with pytest.raises(StorageError, match="already exists"):
+        SQLiteStorage(tmp_path / "cra.db")
+    assert rows(tmp_path / "cra.db", "SELECT count(*) FROM sqlite_schema") == [(0,)]
+    (folder / "0002_bad.sql").write_text("CREATE TABLE more (x);")
+    SQLiteStorage(tmp_path / "cra.db").close()
+    assert rows(tmp_path / "cra.db", "PRAGMA user_version") == [(2,)]
+
+
+def test_openers_that_race_for_a_new_file_all_get_it(path: Path) -> None:
+    stores = together(8, lambda _: SQLiteStorage(path))
+    writers = [Writer(store) for store in stores]
+    for store in stores:
+        assert len(store.sessions()) == len(stores)
+    for writer, store in zip(writers, reversed(stores), strict=True):
+        writer.reload(store)
+        writer.check()
+    for store in stores:
+        store.close()
+
+
+# When it cannot write
+
+
+def fill(writer: Writer) -> None:
+    for _ in range(40):
+        writer.append(Change(actions=1), text="x" * 3000)
+
+
+def test_a_full_disk_adds_nothing_and_says_so(store: SQLiteStorage) -> None:
+    writer = Writer(store)
+    connection = store._upkeep._connection
+    connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').get + 2}").fetchall()
+    with pytest.raises(StorageFull, match="disk is full") as full:
+        fill(writer)
+    assert full.value.hint
+    writer.check()
+    connection.execute("PRAGMA max_page_count = 100000").fetchall()
+    writer.append(NO_CHANGE, text="x" * 3000)
+    writer.check()
+
+
+@pytest.fixture
+def gathered(store: SQLiteStorage) -> Iterator[Callable[[list[Callable[[], object]]], list[str]]]:
+    """Return a function that has calls land in one group, and returns how each ended."""
+
+    def gather(calls: list[Callable[[], object]]) -> list[str]:
+        begun, gate = Event(), Event()
+
+        def hold(connection: apsw.Connection) -> None:
+            begun.set()
+            assert gate.wait(30)
+
+        def end(call: Callable[[], object]) -> str:
+            try:
+                call()
+            except StorageError as error:
+                return type(error).__name__
+            return "landed"
+
+        with ThreadPoolExecutor(len(calls) + 1) as pool:
+            holding = pool.submit(store._writer.run, hold)
+            assert begun.wait(30)
+            waiting = [pool.submit(end, call) for call in calls]
+            while store._writer._queue.qsize() < len(calls):
+                time.sleep(0)
+            gate.set()
+            holding.result()
+            return [future.result() for future in waiting]
+
+    return gather
+
+
+def appending(writer: Writer) -> Callable[[], object]:
+    return lambda: writer.append(Change(actions=1))
+
+
+def half_done(store: SQLiteStorage) -> Callable[[], object]:
+    def work(connection: apsw.Connection) -> None:
+        connection.execute("UPDATE heads SET sequence = 99")
+        raise ZeroDivisionError
+
+    return lambda: store._writer.run(work)
+
+
+def test_what_waits_lands_in_one_transaction(store: SQLiteStorage, gathered) -> None:
+    writers = [Writer(store) for _ in range(30)]
+    commits = []
+
+    def count() -> bool:
+        commits.append(1)
+        return False
+
+    store._upkeep._connection.set_commit_hook(count)
+    assert set(gathered([appending(writer) for writer in writers])) == {"landed"}
+    store._upkeep._connection.set_commit_hook(None)
+    # The one that held the thread, and the group.
+    assert len(commits) == 2
+    for writer in writers:
+        writer.check()
+
+
+def test_one_that_is_refused_in_a_group_leaves_the_others_alone(store: SQLiteStorage, gathered) -> None:
+    writers = [Writer(store) for _ in range(12)]
+    calls = [appending(writer) for writer in writers]
+    batch = writers[5].batch()
+    calls[5] = lambda: store.append(writers[5].session_id, "d" * 64, batch, NO_CHANGE)
+    assert gathered(calls) == ["landed"] * 5 + ["StaleHead"] + ["landed"] * 6
+    for writer in writers:
+        writer.check()
+
+
+def test_one_that_breaks_in_a_group_leaves_the_others_alone(store: SQLiteStorage, gathered) -> None:
+    writers = [Writer(store) for _ in range(12)]
+    calls = [appending(writer) for writer in writers]
+    calls.insert(7, half_done(store))
+    assert gathered(calls) == ["landed"] * 7 + ["StorageError"] + ["landed"] * 5
+    for writer in writers:
+        writer.check()
+
+
+def test_a_commit_that_fails_fails_everybody_in_it(store: SQLiteStorage, gathered) -> None:
+    writers = [Writer(store) for _ in range(6)]
+    calls = [appending(writer) for writer in writers]
+    # A hook that returns true turns the commit into an error; the first commit is that of the one who holds the thread.
+    answers = [False, True]
+    store._upkeep._connection.set_commit_hook(lambda: answers.pop(0))
+    assert set(gathered(calls)) == {"StorageError"}
+    store._upkeep._connection.set_commit_hook(None)
+    for writer in writers:
+        writer.check()
+        assert store.load(writer.session_id)[0].action_count == 0
+    assert gathered(calls) == ["landed"] * 6
+
+
+def test_a_file_that_another_process_holds_is_waited_for_and_then_named(path: Path) -> None:
+    store = SQLiteStorage(path, busy_seconds=0.05)
+    writer = Writer(store)
+    holder = apsw.Connection(str(path))
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="locked by another process"):
+        writer.append()
+    # Reading goes on meanwhile.
+    writer.check()
+    holder.execute("ROLLBACK")
+    holder.close()
+    writer.append()
+    writer.check()
+    store.close()
+
+
+def test_who_waits_too_long_learns_that_the_outcome_is_unknown(path: Path) -> None:
+    store = SQLiteStorage(path, timeout_seconds=0.05)
+    writer = Writer(store)
+    holder = apsw.Connection(str(path))
+    holder.execute("BEGIN IMMEDIATE")
+    head, batch = writer.chain.head, writer.batch()
+    with pytest.raises(StorageError, match="unknown"):
+        store.append(writer.session_id, head, batch, NO_CHANGE)
+    holder.execute("ROLLBACK")
+    holder.close()
+    store.close()
+    # The one that was begun has landed; the head tells.
+    store = SQLiteStorage(path)
+    assert store.load(writer.session_id)[1].hash in (head, batch.head)
+    assert verify(store.events(writer.session_id)).ok
+    store.close()
+
+
+def test_readers_see_only_what_was_committed(store: SQLiteStorage, path: Path) -> None:
+    writer = Writer(store)
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE; DELETE FROM events; DELETE FROM heads")
+    writer.check()
+    other.execute("ROLLBACK")
+    other.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_to_open_its_own(store: SQLiteStorage) -> None:
+    writer = Writer(store)
+    child = os.fork()
+    if not child:
+        refused = 0
+        for call in (writer.append, lambda: store.load(writer.session_id)):
+            try:
+                call()
+            except StorageError as error:
+                refused += "forked" in error.message
+        store.close()
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    writer.append()
+    writer.check()
+
+
+# Bounds
+
+
+def test_only_the_newest_resolutions_are_kept(path: Path) -> None:
+    store = SQLiteStorage(path, max_resolutions=3, durability="batched")
+    writer = Writer(store)
+    records = [resolution(number) for number in range(8)]
+    for record in records:
+        writer.append(Change(resolution=record))
+    kept = [store.resolution(writer.session_id, record.resolution_id) for record in records]
+    assert kept == [None] * 5 + records[5:]
+    store.close()
+
+
+def test_counters_whose_windows_are_over_are_dropped(store: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cra.storage.sqlite._CLAIMS_BETWEEN_SWEEPS", 20)
+    writer = Writer(store)
+    writer.append(taking(budget(1, f"s|{writer.session_id}", window_us=0)))
+    for number in range(100):
+        now_us = START_US + number * 10 * SECOND
+        writer.append(
+            taking(rate(f"r{number}", window_us=30 * SECOND), budget(5, f"b{number}", window_us=SECOND), at_us=now_us)
+        )
+    assert store._read("SELECT count(*) FROM counters")[0][0] < 40
+    assert store._read("SELECT count(*) FROM calls")[0][0] < 20
+    assert store.peek([budget(100, f"s|{writer.session_id}", window_us=0)], now_us) == [-1]
+    assert store.peek([rate("r99", 1, 30 * SECOND)], now_us) == [0]
+
+
+def test_a_rate_keeps_no_more_calls_than_it_allows(store: SQLiteStorage) -> None:
+    writer = Writer(store)
+    for number in range(30):
+        writer.append(taking(rate("r", 4, 10), at_us=START_US + number * 10))
+    assert store._read("SELECT count(*) FROM calls")[0][0] <= 4
+
+
+def test_the_log_goes_into_the_file_while_work_goes_on(store: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cra.storage.sqlite._CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr("cra.storage.sqlite._RESTART_PAGES", 40)
+    writer = Writer(store)
+    for _ in range(300):
+        writer.append(NO_CHANGE, text="x" * 3000)
+    writer.check()
+    assert Path(f"{store.path}-wal").stat().st_size < 100 * 4096
+
+
+def test_an_idle_session_costs_few_bytes_of_disk(store: SQLiteStorage, path: Path) -> None:
+    for number in range(500):
+        Writer(store, f"agent-{number}")
+    store.close()
+    assert path.stat().st_size / 500 < 2048
+
+
+# Several of it
+
+
+def test_a_session_moves_between_stores_at_any_call(path: Path) -> None:
+    one, two = SQLiteStorage(path, durability="batched"), SQLiteStorage(path, durability="batched")
+    writer = Writer(one)
+    for number in range(20):
+        store = (one, two)[number % 2]
+        assert store.load(writer.session_id)[1] == (
+            writer.chain.sequence,
+            writer.chain.head,
+            writer.chain.last_us,
+        )
+        writer.store = store
+        writer.append(Change(actions=1))
+    stale = writer.batch()
+    writer.append()
+    with pytest.raises(StaleHead):
+        one.append(writer.session_id, stale.previous_head, stale, NO_CHANGE)
+    writer.check()
+    one.close()
+    two.close()
+
+
+def test_a_session_moves_between_runtimes_at_any_call(path: Path) -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("sqlite_process", PROCESS)
+    assert spec is not None
+    assert spec.loader is not None
+    process = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(process)
+    runtimes = []
+    for _ in range(2):
+        made = CRARuntime(RuntimeConfig(storage=SQLiteStorage(path, durability="batched")))
+        made.load_atlas_from_json(process.ATLAS)
+        made.executor("ticket.*", inline=True)(lambda parameters: parameters)
+        runtimes.append(made)
+    one, two = runtimes
+    session = one.create_session("agent-1", "move")
+    source = random.Random(3)
+    for number in range(30):
+        here, there = source.sample(runtimes, 2)
+        here.resolve(session.id, f"goal {number}")
+        assert there.execute(session.id, "ticket.get", {"n": number}) == {"n": number}
+    assert one.get_session(session.id) == two.get_session(session.id)
+    assert two.get_session(session.id).action_count == 30
+    two.end_session(session.id)
+    assert one.verify_chain(session.id).ok
+    assert one.get_session(session.id).status == "ended"
+    for made in runtimes:
+        made.close()
+
+
+def test_processes_that_race_on_one_session_make_one_chain_and_never_exceed_a_limit(path: Path) -> None:
+    store = SQLiteStorage(path)
+    with CRARuntime(RuntimeConfig(storage=store)) as made:
+        sys.path.insert(0, str(PROCESS.parent))
+        try:
+            import process
+        finally:
+            sys.path.pop(0)
+        made.load_atlas_from_json(process.ATLAS)
+        session = made.create_session("agent-1", "race")
+        made.resolve(session.id, "count tickets")
+        racers = [run("race", path, session.id, 20) for _ in range(2)]
+        outputs = [racer.communicate(timeout=60)[0].decode() for racer in racers]
+        assert [racer.returncode for racer in racers] == [0, 0]
+        allowed = [int(output.rsplit("allowed ", 1)[1]) for output in outputs]
+        assert sum(allowed) == 25
+        assert made.verify_chain(session.id).ok
+        trace = made.get_trace(session.id)
+        assert len(trace.of_type("action.executed")) == 25
+        assert len(trace.of_type("action.denied")) == 15
+        assert made.get_session(session.id).action_count == 25
+
+
+def test_nothing_acknowledged_is_lost_when_the_process_is_killed(path: Path, seed: int) -> None:
+    source = random.Random(seed)
+    acknowledged: dict[str, int] = {}
+    started: dict[str, set[str]] = defaultdict(set)
+    for _ in range(KILLS):
+        victim = run("work", path, 4)
+        assert victim.stdout is not None
+        for _ in range(source.randrange(1, 60)):
+            victim.stdout.readline()
+        victim.send_signal(signal.SIGKILL)
+        # All that it had said by then, also what was not read yet; the last line may be cut.
+        rest = victim.stdout.read()
+        victim.wait()
+        victim.stdout.close()
+        for line in rest.splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                kind, session_id, value = line.decode().split()
+                if kind == "acknowledged":
+                    acknowledged[session_id] = max(acknowledged.get(session_id, 0), int(value))
+                else:
+                    started[session_id].add(value)
+        store = SQLiteStorage(path)
+        store.check()
+        for session_id, count in acknowledged.items():
+            check_recovered(store, session_id, count, started[session_id])
+        store.close()
+    store = SQLiteStorage(path)
+    for record in store.sessions(limit=10**6):
+        check_recovered(store, record.session_id, 1, started[record.session_id])
+    store.close()
+
+
+def check_recovered(store: SQLiteStorage, session_id: str, acknowledged: int, started: set[str]) -> None:
+    data = store.events(session_id)
+    verdict = verify(data)
+    assert verdict.ok, verdict.message
+    assert verdict.events >= acknowledged
+    head = store.load(session_id)[1]
+    assert (head.sequence, head.hash) == (verdict.events, verdict.head)
+    events = [json.loads(line) for line in data.splitlines()]
+    approved = {event["payload"].get("execution_id") for event in events if event["event_type"] == "action.approved"}
+    done = {event["payload"]["execution_id"] for event in events if event["event_type"] == "action.executed"}
+    # Whatever the executor began, and whatever is recorded as done, has its intent on the disk.
+    assert started <= approved
+    assert done <= approved
+
+
+def test_the_work_of_an_append_is_not_done_twice_for_one_counter(store: SQLiteStorage) -> None:
+    writer = Writer(store)
+    with pytest.raises(StorageError):
+        store.append(writer.session_id, writer.chain.head, writer.batch(), taking(rate("r"), rate("r")))
+    writer.check()
+    assert _sqlite_append.SWEEP > 0
