@@ -95,7 +95,8 @@ def main() -> int:
             print(table.text(section), flush=True)
             sections.append(section)
     kept = promises.judge(sections)
-    print(f"\n{promises.text(kept)}")
+    measured = [promise for promise in kept if promise.verdict != "not measured"]
+    print(f"\n{promises.text(kept if not options.only else measured)}")
     took = f"{time.monotonic() - begun:.0f} s"
     print(f"\n{took}")
     if not options.quick and not options.only:

@@ -73,7 +73,7 @@ def named(section: Section, start: str) -> Row:
 
 def text(kept: Sequence[Kept]) -> str:
     """Return the promises for a terminal."""
-    width = max(len(promise.says) for promise in kept) + 2
+    width = max((len(promise.says) for promise in kept), default=0) + 2
     lines = [f"{'promise':<{width}}{'at most':>10}{'found':>10}{'quiet':>10}"]
     for promise in kept:
         figures = (promise.ceiling, promise.found, promise.quiet)

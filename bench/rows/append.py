@@ -49,7 +49,7 @@ def append(effort: Effort) -> list[Section]:
     note = (
         f"A payload of 421 bytes. By hand it becomes a record of {_record_size(event)} bytes with a fresh uuid4 and "
         f"isoformat; in a TRACE line, which names trace, span and session too, {len(batch.data)} bytes, of which "
-        f"{len(message)} are hashed. RFC 8785 orders keys by UTF-16 and writes numbers as ECMAScript does, and so does CRA."
+        f"{len(message)} are hashed. CRA's canonical form is that of RFC 8785."
     )
     return [
         timed("append", "append of one event", timings.values(), ours=(CHAIN, STORE, SMALL), note=note),
@@ -166,8 +166,8 @@ def verify_and_replay(effort: Effort) -> list[Section]:
     ours = (VERIFY, candidates[3].name, candidates[-1].name)
     note = (
         f"A session of {events:,} events, {len(text):,} bytes: 100 resolves and 700 calls. CRA reads the "
-        "stored bytes and holds every field to its grammar and the payload to its canonical form; by hand, only hash and "
-        "link are compared."
+        "stored bytes and holds every field to its grammar and the payload to its canonical form; by hand, only hash "
+        "and link are compared."
     )
     return [timed("verify", "verify and replay, per event", timings.values(), ours=ours, note=note)]
 
