@@ -112,7 +112,7 @@ def test_the_tests_of_an_example_pass(path: Path) -> None:
     from cra.cli._cases import run_case
 
     atlas = load(path)
-    failed = [result for case in cases_of(path) if (result := run_case(atlas, [], case)).faults]
+    failed = [result for case in cases_of(path) if (result := run_case([atlas], case)).faults]
     assert failed == []
 
 
