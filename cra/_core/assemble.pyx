@@ -90,9 +90,11 @@ cdef class Fragments:
             raise ValueError(f"{len(atlases)} atlas ids for {len(actions)} actions")
         self.action_id, self.allowed_head, self.allowed_tail = _columns(actions, 3)
         self.block, self.injected, self.redacted = _columns(blocks, 3)
-        atlas, policy_id, self.policy_result, reason, head, tail = _columns(
-            [(*policy[:4], *policy[4]) for policy in policies], 6)
-        self.constraint_head, self.constraint_tail = head, tail
+        parts = []
+        for *identity, constraint in policies:
+            head, tail = constraint
+            parts.append((*identity, head, tail))
+        atlas, policy_id, self.policy_result, reason, self.constraint_head, self.constraint_tail = _columns(parts, 6)
         self.default_tail = tuple([
             b',"reason":"no allow policy of atlas `' + _unquoted(name) + b'` matches"}' for name in atlases
         ])
