@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench import machine, promises, table
 from bench.effort import FULL, QUICK, Effort
-from bench.rows import append, decide, execute, resolve, slopes, startup
+from bench.rows import append, decide, durable, execute, resolve, slopes, startup
 from bench.table import Row, Section
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +64,7 @@ GROUPS: dict[str, Callable[[Effort], list[Section]]] = {
     "decide": decide.decide,
     "append": append.append,
     "verify": append.verify_and_replay,
+    "durable": durable.durable,
     "core": core,
     "load": startup.load,
     "import": startup.imports,

@@ -76,7 +76,7 @@ def number(value: float | None) -> str:
         return f"{value:.0f}"
     if value >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}"
+    return f"{value:.2f}" if value >= 0.1 or not value else f"{value:.2g}"
 
 
 _HEADS = ("p50", "p99", "quiet", "block", "ratio")
