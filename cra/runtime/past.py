@@ -105,7 +105,7 @@ def read_session(trace: Trace | bytes) -> Session:
     verdict = verify(data)
     if not verdict.ok:
         raise InvalidTrace(
-            f"event {verdict.index}: {verdict.message}",
+            str(verdict.message),
             hint="what is not the record cannot be replayed; `cra trace verify` shows the place",
             details={"index": verdict.index, "reason": verdict.reason, "offset": verdict.offset},
         )

@@ -388,9 +388,18 @@ def _pairs(recorded: Sequence[Recorded], told: Told) -> Iterable[tuple[Recorded 
     for tag, i, k, j, m in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
         if tag == "equal":
             pairs += zip(recorded[i:k], told[j:m], strict=True)
-        else:
-            pairs += [(event, None) for event in recorded[i:k]]
-            pairs += [(None, event) for event in told[j:m]]
+            continue
+        # In between, what is at least of the same type.
+        rest = list(told[j:m])
+        for event in recorded[i:k]:
+            place = next((n for n, one in enumerate(rest) if one[0] == event.event_type), None)
+            if place is None:
+                pairs.append((event, None))
+                continue
+            pairs += [(None, one) for one in rest[:place]]
+            pairs.append((event, rest[place]))
+            del rest[: place + 1]
+        pairs += [(None, one) for one in rest]
     return pairs
 
 

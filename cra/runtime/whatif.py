@@ -28,7 +28,16 @@ from cra.runtime.past import (
 )
 from cra.runtime.rulings import FREEDOM, Grade, Ruling, grade_of, graded, ruling_of_call, rulings_of, shown
 from cra.runtime.sets import AtlasRef, Sets, ref_of, refs_of
-from cra.runtime.unknown import Blind, Cases, cases_of, context_watchers, doubt_about, schema_question, speaks_about
+from cra.runtime.unknown import (
+    Blind,
+    Cases,
+    Question,
+    cases_of,
+    context_watchers,
+    doubt_about,
+    schema_question,
+    speaks_about,
+)
 from cra.storage.base import ApprovalRecord, Change
 
 
@@ -267,7 +276,7 @@ class _WhatIf:
         before = ruling_of_call(step.told())
         if "replay_of" in payload:
             # A repeat is answered with what its first call was; that one is judged.
-            blind = Blind()
+            blind, recorded = Blind(), None
         asked = step.find("approval.requested")
         if asked is not None:
             self._keep_request(step, asked)
@@ -275,9 +284,7 @@ class _WhatIf:
         there = doubt_about(recorded, action_id, blind) if recorded is not None else None
         cases = cases_of(here) if there is None else cases_of(here, there)
         outcomes: dict[Ruling, tuple[Permit | Ending, Change]] = {}
-        for answers in [{}] if cases is None else cases:
-            if there is not None and recorded is not None and not self._explains(step, recorded, answers):
-                continue
+        for answers in self._explaining(step, recorded, [{}] if cases is None else cases):
             self._observe(step, recorded)
             chosen = self._cases.snapshot(
                 self._snapshot, action_id, {name: answers[name] for name in here.questions if name in answers}
@@ -313,7 +320,15 @@ class _WhatIf:
             unknown=unknown,
         )
 
-    def _explains(self, step: Step, recorded: Snapshot, answers: dict[Any, str]) -> bool:
+    def _explaining(
+        self, step: Step, recorded: Snapshot | None, cases: list[dict[Question, str]]
+    ) -> list[dict[Question, str]]:
+        """Return the cases in which the recorded atlases decide as recorded; all of them if that is none or unknown."""
+        if recorded is None or len(cases) == 1:
+            return cases
+        return [answers for answers in cases if self._explains(step, recorded, answers)] or cases
+
+    def _explains(self, step: Step, recorded: Snapshot, answers: dict[Question, str]) -> bool:
         """Tell whether the recorded atlases decide as recorded when the questions have these answers."""
         payload = step.first.payload
         world = self._before
@@ -341,7 +356,7 @@ class _WhatIf:
             step.need("parameters_hash"),
             resolution_id=payload.get("resolution_id"),
         )
-        return ruling_of_call(told).decision == before.decision
+        return ruling_of_call(told) == before
 
     # Limits and approvals
 

@@ -1,0 +1,124 @@
+"""Two traces are compared by meaning."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cra import ActionDenied, CRARuntime, RuntimeConfig
+from cra.audit.diff import GRADES, diff
+from cra.errors import InvalidTrace
+from cra.testing.clock import FixedClock, SeededIds
+
+ATLAS = {
+    "atlas_version": "1.0",
+    "atlas_id": "com.acme.desk",
+    "version": "1.0.0",
+    "name": "desk",
+    "actions": [
+        {"action_id": "ticket.get", "name": "Get"},
+        {"action_id": "ticket.close", "name": "Close"},
+        {"action_id": "ticket.delete", "name": "Delete"},
+    ],
+    "policies": [{"policy_id": "no-delete", "type": "deny", "actions": ["*.delete"]}],
+}
+STRICTER = {
+    **ATLAS,
+    "version": "2.0.0",
+    "policies": [*ATLAS["policies"], {"policy_id": "no-close", "type": "deny", "actions": ["*.close"]}],  # type: ignore[misc]
+}
+Steps = list[tuple[str, str]]
+
+
+def record(
+    steps: Steps, atlas: object = ATLAS, *, seed: int = 0, start_us: int = 10**15, result: object = None
+) -> bytes:
+    """Return the trace of a session that resolves goals and calls actions."""
+    clock = FixedClock(start_us)
+    with CRARuntime(RuntimeConfig(clock=clock, ids=SeededIds(seed))) as runtime:
+        runtime.load_atlas_from_json(json.dumps(atlas))
+        runtime.register_executor("*", lambda parameters: result, inline=True)
+        session = runtime.create_session("agent-1", "help")
+        for what, subject in [("resolve", "begin"), *steps]:
+            clock.advance(us=1000 + seed)
+            if what == "resolve":
+                runtime.resolve(session.id, subject)
+                continue
+            with suppress(ActionDenied):
+                runtime.execute(session.id, subject, {})
+        runtime.end_session(session.id)
+        return runtime.get_trace(session.id).data
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("resolve"), st.sampled_from(["read", "close"])),
+        st.tuples(st.just("call"), st.sampled_from(["ticket.get", "ticket.close", "ticket.delete"])),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=40)
+@given(STEPS)
+def test_two_runs_of_one_thing_differ_in_nothing(steps: Steps) -> None:
+    assert not diff(record(steps), record(steps, seed=7, start_us=2 * 10**15))
+
+
+@settings(max_examples=40)
+@given(STEPS, STEPS)
+def test_a_diff_the_other_way_round_has_the_same_grade_and_as_many_events_on_each_side(one: Steps, two: Steps) -> None:
+    before, after = record(one), record(two, seed=1)
+    there, back = diff(before, after), diff(after, before)
+    assert there.grade == back.grade
+    assert (there.before_events, there.after_events) == (back.after_events, back.before_events)
+    assert bool(there) == bool(back)
+
+
+def test_another_result_is_behaviour() -> None:
+    found = diff(record([("call", "ticket.get")]), record([("call", "ticket.get")], result={"a": 1}))
+    assert found.grade == "behaviour"
+    assert [difference.pointer for difference in found.differences] == ["/result_hash"]
+
+
+def test_a_stricter_atlas_that_denies_a_call_is_a_decision() -> None:
+    steps = [("call", "ticket.get"), ("call", "ticket.close")]
+    found = diff(record(steps), record(steps, STRICTER))
+    assert found.grade == "decision"
+    assert {d.event_type for d in found.differences if d.grade == "decision"} >= {"action.approved", "action.denied"}
+
+
+def test_a_stricter_atlas_that_changes_no_decision_of_the_session_is_words_and_digests() -> None:
+    atlas = {**ATLAS, "version": "1.0.1", "description": "better words"}
+    found = diff(record([("call", "ticket.get")]), record([("call", "ticket.get")], atlas))
+    assert found.grade == "cosmetic"
+    assert {difference.pointer for difference in found.differences} == {"/atlases", "/snapshot_digest"}
+
+
+def test_a_call_that_was_inserted_does_not_shift_the_others() -> None:
+    steps = [("call", "ticket.get"), ("call", "ticket.delete"), ("call", "ticket.get")]
+    found = diff(record(steps), record([steps[0], ("call", "ticket.close"), *steps[1:]]))
+    alone = [difference for difference in found.differences if difference.before_index is None]
+    assert [(one.event_type, one.after.get("action_id")) for one in alone] == [
+        ("action.requested", "ticket.close"),
+        ("action.approved", "ticket.close"),
+        ("action.executed", "ticket.close"),
+    ]
+    assert [d.event_type for d in found.differences if d not in alone] == ["session.ended"]
+
+
+def test_the_grade_of_the_whole_is_the_gravest() -> None:
+    found = diff(record([]), record([("call", "ticket.delete")]))
+    assert found.grade == "decision"
+    assert sum(found.counts().values()) == len(found.differences)
+    assert list(found.counts()) == list(GRADES[1:])
+    assert json.loads(json.dumps(found.as_dict()))["grade"] == "decision"
+
+
+def test_a_broken_chain_is_refused_with_its_event() -> None:
+    good = record([("call", "ticket.get")])
+    with pytest.raises(InvalidTrace, match="event 1") as caught:
+        diff(good, good.replace(b'"goal":"begin"', b'"goal":"begun"'))
+    assert caught.value.details["index"] == 1
