@@ -29,8 +29,9 @@ LEAN = (
 )
 lean_compile, lean_link = LEAN if sys.platform == "linux" else ([], [])
 
+# PERF: -O3 saves 1.3 % of the instructions of an append, 0.8 % of a resolve, and makes the core a sixth larger.
 FLAGS: dict[str, tuple[list[str], list[str]]] = {
-    "release": (["-O3", "-g0", "-fvisibility=hidden", *lean_compile], lean_link),
+    "release": (["-O2", "-g0", "-fvisibility=hidden", *lean_compile], lean_link),
     "debug": (["-O0", "-g"], []),
     "sanitize": (
         ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
@@ -55,9 +56,6 @@ if FLAVOUR == "trace":
 # They have their own folder: `sha256.pyx` is translated to a `sha256.c` and would overwrite a leaf beside it.
 # The digest is linked once, into `sha256`; other modules cimport it from there, so that `force` holds for all.
 LEAVES = {"sha256": ["leaf/sha256.c"], "glob": ["leaf/glob.c"], "policy": ["leaf/glob.c"]}
-
-# The modules whose own loops are the cost of a call. -O3 makes these about 5 % faster, and everything a fifth larger.
-HOT = {"assemble", "canonical", "chain", "glob", "grammar", "number", "policy", "sha256", "verifier"}
 
 # What the installed commands read and the repository keeps at its top: folder here, folder in the wheel. The scripts
 # that generate the conformance suite stay behind, and so do the examples that no command shows.
@@ -108,7 +106,7 @@ extensions = [
         include_dirs=[str(CORE / "leaf")],
         depends=["setup.py", *(str(header) for header in sorted(CORE.glob("leaf/*.h")))],
         define_macros=macros,
-        extra_compile_args=["-O2" if arg == "-O3" and path.stem not in HOT else arg for arg in compile_args],
+        extra_compile_args=compile_args,
         extra_link_args=link_args,
     )
     for path in sorted(CORE.glob("*.pyx"))
