@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cra.cli._exit import Exit, exit_of
+from cra.cli._exit import Exit, UsageError, exit_of
 from cra.cli._options import AtlasOption, JsonOption, SettingOption, StorageOption, set_globals
-from cra.cli._output import Output
+from cra.cli._output import Output, shown
 from cra.errors import CRAError, InvalidInput
 
 # In the order the help shows them: name, module, and for a group what it is about.
@@ -111,6 +111,11 @@ def run(words: list[str]) -> int:
         # What Python still holds must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PIPE
+    except OSError as error:
+        # Whoever touches a file says so better; this is for the places that nobody thought of.
+        place = f"`{shown(error.filename, 200)}`: " if error.filename else ""
+        out.error("file_error", f"{place}{(error.strerror or str(error)).lower()}", "name another file or folder")
+        return Exit.INPUT
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):
             # Rich has met it first, and ends with 1.
@@ -129,11 +134,18 @@ def run(words: list[str]) -> int:
         return Exit.INTERNAL
 
 
+def _check_words(words: list[str]) -> None:
+    for number, word in enumerate(words, 1):
+        if not word.isascii() and any("\ud800" <= c <= "\udfff" for c in word):
+            raise UsageError(f"argument {number} is not UTF-8: `{shown(word, 60)}`")
+
+
 def _invoke(words: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # What a terminal cannot show is escaped; it is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
+    _check_words(words)
     set_globals(None, None, None, False)
     named = [word for word in words if word in COMMANDS]
     whole = not named or words[0].startswith("-") or words[0] not in COMMANDS or "_CRA_COMPLETE" in os.environ
