@@ -41,7 +41,7 @@ def atlas_of(manifest: Json, files: dict[str, str] | None = None) -> Atlas:
 
 def snapshot_of(world: World) -> Snapshot:
     """Compile a world's atlases."""
-    loaded = [atlas_of(atlas, world.files[atlas["atlas_id"]]) for atlas in world.atlases]
+    loaded = [atlas_of(atlas, world.files.get(atlas["atlas_id"])) for atlas in world.atlases]
     return Snapshot(loaded, world.default_decision)
 
 
