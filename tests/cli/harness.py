@@ -10,6 +10,7 @@ ATLASES = ROOT / "examples" / "atlases"
 SUPPORT = str(ATLASES / "customer-support")
 STRICTER = str(ATLASES / "customer-support-2.2.0")
 REFUND = {"ticket_id": "T-1042", "amount": 600, "currency": "EUR", "reason": "defective"}
+REFUND_WORDS = ("refund.create", "ticket_id=T-1042", "amount:=600", "currency=EUR", "reason=defective")
 REFUNDED = '{"refund_id": "R-1", "status": "created", "amount": 600, "currency": "EUR"}'
 TICKET = '{"ticket_id": "T-1", "subject": "s", "status": "open", "priority": "low", "customer_id": "C-1"}'
 

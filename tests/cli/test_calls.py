@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from cra._core.canonical import dumps
-from tests.cli.harness import REFUND, REFUNDED, SUPPORT, TICKET, Run
+from tests.cli.harness import REFUND, REFUND_WORDS, REFUNDED, SUPPORT, TICKET, Run
 
 NOBODY = "01890000-0000-7000-8000-000000000000"
-REFUND_WORDS = ("refund.create", "ticket_id=T-1042", "amount:=600", "currency=EUR", "reason=defective")
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------

@@ -7,28 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import REFUNDED, STRICTER, SUPPORT, TICKET, Run
-
-REFUND_WORDS = ("refund.create", "ticket_id=T-1042", "amount:=600", "currency=EUR", "reason=defective")
-
-
-@pytest.fixture
-def trace(cra: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Return the file of a session with a few calls of every sort, whose parameters were kept."""
-    pytest.importorskip("apsw")
-    monkeypatch.setenv("CRA_SET", "capture_parameters=full")
-    session = cra("session", "create", "support-1", "Help the customer of T-1042").out.strip()
-    assert cra("resolve", "Refund the second charge", "-S", session).code == 0
-    assert cra("execute", "ticket.get", "ticket_id=T-1", "-S", session, "--returns", TICKET).code == 0
-    assert cra("execute", "ticket.delete", "ticket_id=T-1", "-S", session, "--returns", "1").code == 1
-    assert (
-        cra("execute", "ticket.close", "ticket_id=T-1", "resolution=solved", "-S", session, "--returns", TICKET).code
-        == 0
-    )
-    assert cra("execute", *REFUND_WORDS, "-S", session, "--returns", REFUNDED).code == 6
-    assert cra("session", "end", session).code == 0
-    assert cra("trace", "export", session, "-o", "one.trace.jsonl").code == 0
-    return tmp_path / "one.trace.jsonl"
+from tests.cli.harness import REFUND_WORDS, REFUNDED, STRICTER, SUPPORT, Run
 
 
 def session_of(trace: Path) -> str:
