@@ -1,5 +1,6 @@
 """A recorded session is decided again; other atlases say what they would have decided."""
 
+import asyncio
 import json
 import random
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from cra import ApprovalRequired, CRAError, CRARuntime, RuntimeConfig
 from cra.atlas import loader
 from cra.atlas.package import Atlas
 from cra.errors import InvalidTrace
+from cra.runtime.asynchronous import AsyncCRARuntime
 from cra.runtime.config import DEFAULT_CONTEXT_TOKENS
 from cra.runtime.engine import LIBRARY_RULES
 from cra.runtime.replay import first_difference, replay
@@ -288,6 +290,23 @@ def test_what_was_retried_after_an_idempotent_answer_or_a_missing_executor_is_ta
         result = runtime.replay(runtime.get_trace(session.id))
     assert result.ok
     assert [event.event_type for event in result.events if event.status == "given"] == ["error.occurred"]
+
+
+def test_the_asynchronous_runtime_replays_what_the_synchronous_one_recorded_and_the_other_way_round() -> None:
+    async def live() -> bytes:
+        async with AsyncCRARuntime(RuntimeConfig(capture_parameters="full")) as runtime:
+            runtime.load_atlas_from_json(json.dumps(ATLAS))
+            runtime.register_executor("*", lambda parameters: None, inline=True)
+            session = await runtime.create_session("agent-1", "help")
+            await runtime.resolve(session.id, "help")
+            await runtime.execute(session.id, "ticket.get", {"id": 1})
+            trace = await runtime.get_trace(session.id)
+            assert runtime.replay(trace).ok
+            return trace.data
+
+    runtime, _ = desk()
+    with runtime:
+        assert runtime.replay(asyncio.run(live())).complete
 
 
 def test_a_thousand_random_steps_come_out_again(seed: int) -> None:

@@ -62,6 +62,15 @@ def test_an_unknown_level_and_an_address_are_refused_with_what_to_do() -> None:
         conformance.run(against="http://localhost:8000")
 
 
+def test_the_suite_is_found_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cra" / "_data" / "conformance" / "vectors").mkdir(parents=True)
+    monkeypatch.setattr(conformance, "_PACKAGE", tmp_path / "cra")
+    assert conformance.data_folder() == tmp_path / "cra" / "_data" / "conformance"
+    monkeypatch.setattr(conformance, "_PACKAGE", tmp_path)
+    with pytest.raises(ConfigInvalid, match="missing from this installation"):
+        conformance.data_folder()
+
+
 def test_a_suite_that_is_not_known_is_skipped_and_so_its_level_is_not_reached(tmp_path: Path) -> None:
     (tmp_path / "vectors").mkdir()
     case = {"id": "one", "why": "it is new"}
