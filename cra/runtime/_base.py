@@ -63,15 +63,15 @@ class RuntimeBase:
         """What decisions are made from now; replaced as a whole when an atlas is loaded or unloaded."""
         return self._kernel.snapshot
 
-    def load_atlas(self, path: str | Path, *, replace: bool = False) -> Atlas:
-        """Load a folder, an `atlas.json` or an `.atlas` archive.
+    def load_atlas(self, path: str | Path | Atlas, *, replace: bool = False) -> Atlas:
+        """Load a folder, an `atlas.json` or an `.atlas` archive, or an atlas that has been read already.
 
         Raises `AtlasInvalid` with every problem, or `AtlasConflict` when one of that id is loaded and `replace` is
         false. Nothing changes unless the atlas is good as a whole.
         """
         from cra.atlas import loader
 
-        return self._add(loader.load(path), replace=replace)
+        return self._add(path if isinstance(path, Atlas) else loader.load(path), replace=replace)
 
     def load_atlas_from_json(
         self,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -17,6 +21,8 @@ from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.executors import WorkerThreads
 from cra.storage.base import ApprovalRecord, SessionRecord
+
+_STORE_THREADS = 64
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +38,7 @@ class AsyncCRARuntime(RuntimeBase):
     def __init__(self, config: RuntimeConfig | None = None) -> None:
         super().__init__(config)
         self._workers = WorkerThreads(self.config.executor_threads)
+        self._threads: ThreadPoolExecutor | None = None
         self.approvals = AsyncApprovals(self)
 
     async def __aenter__(self) -> AsyncCRARuntime:
@@ -45,13 +52,29 @@ class AsyncCRARuntime(RuntimeBase):
     async def close(self) -> None:
         """Release the store; safe to call twice."""
         await self._off(self._kernel.storage.close)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
 
     async def _off(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a kernel method where it may wait."""
         if not self._kernel.storage.blocking:
             return function(*args, **kwargs)
-        # Cancelling the caller does not undo what the store has been told, so the step always finishes.
-        return await asyncio.shield(asyncio.to_thread(function, *args, **kwargs))
+        step = self._start(function, *args, **kwargs)
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            # Cancelling the caller does not undo what the store has been told, so the step always finishes first.
+            await _settled(step)
+            raise
+
+    def _start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        # PERF: threads of its own, many: all that wait at once are written at once, and the loop's default has six
+        # on a small machine.
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="cra-storage")
+        call = partial(copy_context().run, partial(function, *args, **kwargs))
+        return asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     # Sessions
 
@@ -142,8 +165,19 @@ class AsyncCRARuntime(RuntimeBase):
         return (await self._execute(order)).value()
 
     async def _execute(self, order: Order) -> Ending:
-        begun = await self._off(self._execution.begin, order)
+        begun = await self._begin(order) if self._kernel.storage.blocking else self._execution.begin(order)
         return await self._run(begun) if isinstance(begun, Permit) else begun
+
+    async def _begin(self, order: Order) -> Permit | Ending:
+        step = self._start(self._execution.begin, order)
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            # The intent may have landed meanwhile; it gets its outcome, which is that nothing was run.
+            await _settled(step)
+            if step.exception() is None and isinstance(permit := step.result(), Permit):
+                await self._off(self._execution.fail, permit, "cancelled", "the caller was interrupted before it ran")
+            raise
 
     async def _run(self, permit: Permit) -> Ending:
         execution = self._execution
@@ -229,6 +263,13 @@ class AsyncCRARuntime(RuntimeBase):
     async def verify_chain(self, session_id: str) -> ChainVerification:
         """Verify a session's chain over the stored bytes."""
         return verify_trace(await self._off(self._kernel.storage.events, session_id))
+
+
+async def _settled(step: asyncio.Future[Any]) -> None:
+    """Wait until a step is over, however often the caller is cancelled."""
+    while not step.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({step})
 
 
 class AsyncApprovals:

@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from cra._core import assemble
+from cra._core import calls
 from cra.atlas.snapshot import RISKS, BoundAction
 from cra.errors import (
     ActionDenied,
@@ -357,7 +357,7 @@ class Attempt:
         used: ApprovalRecord | None = None
         if approval is not None:
             used = msgspec.structs.replace(approval, status="used", parameters=None)
-        assemble.permitted(
+        calls.permitted(
             self.batch,
             self._snapshot.fragments,
             verdict.action,
@@ -446,7 +446,7 @@ class Attempt:
 
     def _requested(self, resolution_id: str | None, *, replay_of: str | None = None) -> None:
         order = self._order
-        assemble.requested(
+        calls.requested(
             self.batch,
             self._snapshot.fragments,
             order.action_id,
@@ -460,7 +460,7 @@ class Attempt:
         )
 
     def _evaluated(self, verdict: Verdict) -> None:
-        assemble.evaluated(
+        calls.evaluated(
             self.batch,
             self._snapshot.fragments,
             verdict.action,

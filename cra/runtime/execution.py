@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import structs
 
-from cra._core import assemble
+from cra._core import calls
 from cra._core.canonical import dumps
 from cra._core.chain import EventBatch
 from cra._core.sha256 import hexdigest
@@ -74,7 +74,7 @@ class Execution:
         _check_order(order)
         try:
             # What is decided about is what the executor gets, whoever else holds the caller's object.
-            parameters, digest, size = assemble.take(order.parameters)
+            parameters, digest, size = calls.take(order.parameters)
         except NotCanonical as error:
             raise InvalidRequest(
                 f"parameters{error.pointer or ''}: {error.message}",
@@ -100,7 +100,9 @@ class Execution:
             return self.fail(permit, "invalid_result", f"the result has {len(data)} bytes, expected at most {limit}")
         if permit.bound.returns is not None and not permit.bound.returns.matches(result):
             pointer, words = permit.bound.returns.first_error(result) or ("", "")
-            return self.fail(permit, "invalid_result", f"the result breaks returns_schema{pointer and f' at `{pointer}`'}: {words}")
+            return self.fail(
+                permit, "invalid_result", f"the result breaks returns_schema{pointer and f' at `{pointer}`'}: {words}"
+            )
         return self._finish(permit, hexdigest(data), None, result)
 
     def fail(self, permit: Permit, code: str, message: str, *, cause: BaseException | None = None) -> Ending:
@@ -140,7 +142,7 @@ class Execution:
         context = permit.context
         duration_ms = max(0, batch.now_us - permit.started_us) // 1000
         if error is None and result_hash is not None:
-            assemble.executed(
+            calls.executed(
                 batch, context.action_id, context.execution_id, context.resolution_id, duration_ms, result_hash
             )
         elif error is not None:

@@ -154,8 +154,11 @@ class WorkerThreads:
             if future.set_running_or_notify_cancel():
                 try:
                     result = context.run(function, *arguments)
-                except BaseException as error:
+                except Exception as error:
                     future.set_exception(error)
+                except BaseException as error:
+                    # `sys.exit` in an executor fails its call; it does not end whoever waits for it.
+                    future.set_exception(_stopped(error))
                 else:
                     future.set_result(result)
             # Dropped before waiting, so that an idle thread keeps no call alive.
@@ -191,4 +194,14 @@ class LoopThread:
 
 
 async def _as_coroutine(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+    try:
+        return await awaitable
+    except (SystemExit, KeyboardInterrupt) as error:
+        # These would end the loop, and with it the executors of every other call.
+        raise _stopped(error) from error
+
+
+def _stopped(error: BaseException) -> RuntimeError:
+    stopped = RuntimeError(f"the executor raised {type(error).__name__}")
+    stopped.__cause__ = error
+    return stopped

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cra._core import assemble
+from cra._core import assemble, calls
 from cra._core.assemble import Fragments, Prefix, Resolved
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch, verify
@@ -296,13 +296,13 @@ def payloads(events: EventBatch) -> list[tuple[str, Any]]:
 
 def test_the_events_of_a_call_say_what_they_were_given() -> None:
     f, events = fragments(2, 1), batch()
-    assemble.requested(events, f, 'é"', "h", "q")
-    assemble.requested(events, f, "a.1", "h", "q", TRACE, {"b": 1, "a": []}, SESSION, "high", TRACE)
-    assemble.evaluated(events, f, 1, 0, "rate_limited", 1_000_001)
-    assemble.evaluated(events, f, 0, 0, "deny")
-    assemble.permitted(events, f, 1, -1, "h", "q", TRACE, SESSION)
-    assemble.permitted(events, f, 0, 0, "h", "q", TRACE, SESSION, {"x": 1}, "medium", TRACE, SESSION, "mx")
-    assemble.executed(events, "a.1", SESSION, TRACE, 5, "r")
+    calls.requested(events, f, 'é"', "h", "q")
+    calls.requested(events, f, "a.1", "h", "q", TRACE, {"b": 1, "a": []}, SESSION, "high", TRACE)
+    calls.evaluated(events, f, 1, 0, "rate_limited", 1_000_001)
+    calls.evaluated(events, f, 0, 0, "deny")
+    calls.permitted(events, f, 1, -1, "h", "q", TRACE, SESSION)
+    calls.permitted(events, f, 0, 0, "h", "q", TRACE, SESSION, {"x": 1}, "medium", TRACE, SESSION, "mx")
+    calls.executed(events, "a.1", SESSION, TRACE, 5, "r")
     identity = {"atlas_id": "x.y", "policy_id": "p0"}
     asked = {"parameters_hash": "h", "request_id": "q", "snapshot_digest": "00" * 32}
     ids = {"execution_id": SESSION, "resolution_id": TRACE}
@@ -326,11 +326,11 @@ def test_the_events_of_a_call_say_what_they_were_given() -> None:
 def test_an_index_that_is_not_there_is_refused(action: int, policy: int) -> None:
     f = fragments(2, 1)
     with pytest.raises(IndexError, match="is outside"):
-        assemble.evaluated(batch(), f, action, policy, "deny")
+        calls.evaluated(batch(), f, action, policy, "deny")
     with pytest.raises(IndexError, match="is outside"):
-        assemble.permitted(batch(), f, action, policy, "h", "q", TRACE, SESSION)
+        calls.permitted(batch(), f, action, policy, "h", "q", TRACE, SESSION)
     with pytest.raises(IndexError, match="no policy decided"):
-        assemble.evaluated(batch(), f, 0, -1, "deny")
+        calls.evaluated(batch(), f, 0, -1, "deny")
 
 
 @given(
@@ -341,7 +341,7 @@ def test_an_index_that_is_not_there_is_refused(action: int, policy: int) -> None
     )
 )
 def test_what_is_taken_is_a_copy_with_the_digest_of_its_canonical_form(value: Any) -> None:
-    taken, digest, size = assemble.take(value)
+    taken, digest, size = calls.take(value)
     assert taken == value
     assert (digest, size) == (hexdigest(dumps(value)), len(dumps(value)))
     assert taken is not value or not isinstance(value, list | dict)
@@ -357,6 +357,6 @@ def test_what_cannot_be_taken_is_refused_however_deep_it_goes() -> None:
         deep = (deep,)
     for value in (endless, deep, {"a": {1}}, {1: 2}, "\ud800", float("nan"), object()):
         with pytest.raises(NotCanonical):
-            assemble.take(value)
+            calls.take(value)
     while deep:  # taken apart here, because freeing it in one go would recurse
         (deep,) = deep
