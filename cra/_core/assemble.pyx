@@ -9,7 +9,7 @@ cimport cython
 from cra._core.canonical cimport Buffer, put, write_integer, write_string, write_value
 from cra._core.chain cimport EventBatch
 from cra._core.policy cimport ALLOW, APPROVAL, BUDGET_EXCEEDED, RATE_LIMITED, SKIPPED, Bond, Outcome
-from cra._core.sha256 cimport cra_sha256_state, hex_into, sha256_begin, sha256_finish, sha256_into
+from cra._core.sha256 cimport hex_into, sha256_begin, sha256_finish, sha256_into
 
 
 cdef int put_hash(Buffer out, const char *data, Py_ssize_t size) except -1:

@@ -110,7 +110,8 @@ def requested(
     `approval_id` is the one that the call named.
     """
     _requested(
-        batch, f, dumps(action_id), parameters_hash, request_id, resolution_id, parameters, replay_of, risk, approval_id)
+        batch, f, dumps(action_id), parameters_hash, request_id, resolution_id, parameters, replay_of, risk,
+        approval_id)
 
 
 def evaluated(

@@ -253,7 +253,8 @@ cdef class PolicyTable:
 
     cdef int _walk(
         self, int i, const Facts *facts, dict context, dict usage, object parameters,
-        unsigned char *cache, Outcome outcome, int *policy) except -1:
+        unsigned char *cache, Outcome outcome, int *policy
+    ) except -1:
         # INVARIANT: whatever raises here leaves the caller without a decision, never with an allow.
         cdef int approval = -1, limit = -1, allow = -1, limit_code = RATE_LIMITED
         cdef int p, phase, own = 0, allowed, held, effective

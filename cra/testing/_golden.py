@@ -55,7 +55,7 @@ class Embedded:
     ) -> None:
         self._runtime = CRARuntime(RuntimeConfig(clock=clock, ids=ids, **scenario["config"]))
         for atlas in atlases:
-            self._runtime._add(atlas, replace=False)
+            self._runtime.load_atlas(atlas)
         self._runtime.register_executor("*", run)
 
     def create_session(self, agent_id: str, goal: str, context: Json | None) -> str:
