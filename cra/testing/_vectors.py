@@ -19,12 +19,12 @@ from cra.atlas.package import Atlas
 from cra.atlas.schema_check import ParameterSchema
 from cra.atlas.snapshot import RISK_RANK, Snapshot
 from cra.audit.diff import diff
-from cra.errors import AtlasInvalid, CRAError, InvalidInput, NotCanonical
+from cra.errors import AtlasInvalid, InvalidInput, NotCanonical
 from cra.protocol import atlas, carp, jsontext, trace
 from cra.protocol.codec import check_request, decode_request
 from cra.protocol.schema import schemas
 from cra.runtime import engine
-from cra.runtime.engine import MICRO, Rules
+from cra.runtime.engine import Rules
 from cra.runtime.replay import replay
 from cra.runtime.whatif import WhatIf, what_if
 from cra.storage.base import SessionRecord
@@ -183,19 +183,9 @@ def _hashes(case: Json) -> None:
         case "atlas":
             same(case["sha256"], loader.load_json(case["document"], case["files"]).digest)
         case "snapshot":
-            loaded = _unique_actions(_atlases(case))
-            same(case["sha256"], _snapshot_digest(loaded, case["default_decision"]))
+            same(case["sha256"], _snapshot(case).digest)
         case _:
             same(case["sha256"], digest(case["document"]))
-
-
-def _unique_actions(atlases: list[Atlas]) -> list[Atlas]:
-    return atlases
-
-
-def _snapshot_digest(atlases: list[Atlas], default_decision: str) -> str:
-    refs = [{"atlas_id": one.atlas_id, "digest": one.digest, "version": one.version} for one in atlases]
-    return digest({"atlases": refs, "default_decision": default_decision})
 
 
 def _chains(case: Json) -> None:
@@ -439,5 +429,3 @@ SUITES: dict[str, Callable[[Json], None]] = {
     "replay": _replay,
     "diffs": _diffs,
 }
-
-__all__ = ["MICRO", "SUITES", "CRAError", "Json", "Mismatch", "changes_of", "check", "same"]

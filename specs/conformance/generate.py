@@ -194,7 +194,7 @@ def hashes() -> list[Json]:
     for name, why, manifest, files in encoding.ATLASES:
         digest = resolution.atlas_digest(manifest, files)
         cases.append({"id": name, "why": why, "kind": "atlas", "document": manifest, "files": files, "sha256": digest})
-    loaded = [encoding.ATLASES[1][2], {**encoding.ATLASES[0][2], "atlas_id": "com.acme.two"}]
+    loaded = [encoding.ATLASES[1][2], make.atlas("com.acme.two", ["order.get"])]
     files_of = {"com.acme.one": encoding.ATLASES[1][3]}
     for default_decision in ("allow", "deny"):
         for order, atlases in (("loaded", loaded), ("swapped", loaded[::-1])):
