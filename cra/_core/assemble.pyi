@@ -1,20 +1,19 @@
-from typing import Any, final
+from typing import Any, Self, final
 
 from cra._core.chain import EventBatch
 from cra._core.policy import Outcome
 
 @final
 class Fragments:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         actions: list[tuple[bytes, bytes, bytes]],
         atlases: list[bytes],
         policies: list[tuple[bytes, bytes, bytes, bytes, tuple[bytes, bytes]]],
         blocks: list[tuple[bytes, bytes, bytes]],
         snapshot_digest: str,
-    ) -> None: ...
-
+    ) -> Self: ...
     def prefix(self, outcome: Outcome, chosen: list[int]) -> Prefix: ...
 
 @final

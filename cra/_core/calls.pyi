@@ -16,9 +16,7 @@ def requested(
     risk: str | None = None,
     approval_id: str | None = None,
 ) -> None: ...
-def evaluated(
-    batch: EventBatch, f: Fragments, action: int, policy: int, result: str, wait_us: int = 0
-) -> None: ...
+def evaluated(batch: EventBatch, f: Fragments, action: int, policy: int, result: str, wait_us: int = 0) -> None: ...
 def permitted(
     batch: EventBatch,
     f: Fragments,

@@ -1,6 +1,8 @@
 from typing import Any, NoReturn, final
 
-from cra._core.verifier import Verdict as Verdict, Verifier as Verifier, verify as verify
+from cra._core.verifier import Verdict as Verdict
+from cra._core.verifier import Verifier as Verifier
+from cra._core.verifier import verify as verify
 
 @final
 class Chain:

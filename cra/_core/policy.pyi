@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, Self, TypeAlias, final
 
 DECISIONS: tuple[str, ...]
 PHASES: tuple[str, ...]
@@ -10,7 +10,7 @@ class Outcome:
     allowed_count: int
     approval_count: int
     denied_count: int
-    def __init__(self, size: int, usage: dict[int, int] | None = None) -> None: ...
+    def __new__(cls, size: int, usage: dict[int, int] | None = None) -> Self: ...
     def decision(self, action: int) -> tuple[str, int] | None: ...
     def offered(self, plain: list[Any], confirming: list[Any]) -> tuple[Any, ...]: ...
     def refused(self) -> list[tuple[int, str, int]]: ...
@@ -23,8 +23,8 @@ class PolicyTable:
     action_count: int
     policy_count: int
     window_count: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         actions: list[tuple[int, int, bool]],
         policies: list[
             tuple[
@@ -40,7 +40,7 @@ class PolicyTable:
             ]
         ],
         windows: int = 0,
-    ) -> None: ...
+    ) -> Self: ...
     def evaluate(
         self,
         agent_id: str,

@@ -42,7 +42,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
                 "default": {},
             },
             "dependencies": {
-                "$comment": '"dependencies" has been split and replaced by "dependentSchemas" and "dependentRequired" in order to serve their differing semantics.',
+                "$comment": '"dependencies" has been split and replaced by "dependentSchemas" and "dependentRequired" in order to serve their differing semantics.',  # noqa: E501 - the draft's own words
                 "type": "object",
                 "additionalProperties": {
                     "anyOf": [{"$dynamicRef": "#meta"}, {"$ref": "meta/validation#/$defs/stringArray"}]

@@ -179,7 +179,7 @@ class Snapshot:
         return self._considered[key]
 
     def _consider(self, atlas_ids: tuple[str, ...], capabilities: frozenset[str]) -> bytes:
-        for number, atlas_id in enumerate(atlas_ids):
+        for atlas_id in atlas_ids:
             if atlas_id not in self.atlas_index:
                 raise AtlasNotFound(
                     f"atlas_ids: `{atlas_id}` is not loaded",
