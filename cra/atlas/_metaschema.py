@@ -32,7 +32,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             {"$ref": "meta/content"},
         ],
         "type": ["object", "boolean"],
-        "$comment": "This meta-schema also defines keywords that have appeared in previous drafts in order to prevent incompatible extensions as they remain in common use.",
+        "$comment": "This meta-schema also defines keywords that have appeared in previous drafts in order to prevent incompatible extensions as they remain in common use.",  # noqa: E501 - the draft's own words
         "properties": {
             "definitions": {
                 "$comment": '"definitions" has been replaced by "$defs".',
