@@ -70,6 +70,8 @@ def append(
         elif session is None or expected_head != GENESIS_HASH:
             raise SessionNotFound(f"session `{session_id}` does not exist")
         takes = _takes(execute, claims, change.claims_at_us) if claims else ()
+        if resolution is not None:
+            resolutions += 1
 
         if number is None:
             assert session is not None  # noqa: S101 - checked above
@@ -78,7 +80,10 @@ def append(
                 (session_id, session.agent_id, session.status, session_data),
             )
             number = connection.last_insert_rowid()
-            execute("INSERT INTO heads VALUES (?, ?, ?, ?, ?, 0)", (number, count, hash_, now_us, change.actions))
+            execute(
+                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?)",
+                (number, count, hash_, now_us, change.actions, resolutions),
+            )
         else:
             if session is not None:
                 execute(
@@ -86,15 +91,14 @@ def append(
                     (session.status, session_data, number),
                 )
             execute(
-                "UPDATE heads SET sequence = ?, hash = ?, last_us = ?, actions = actions + ? WHERE session = ?",
-                (first + count, hash_, now_us, change.actions, number),
+                "UPDATE heads SET sequence = ?, hash = ?, last_us = ?, actions = actions + ?, resolutions = ? "
+                "WHERE session = ?",
+                (first + count, hash_, now_us, change.actions, resolutions, number),
             )
         execute("INSERT INTO events VALUES (?, ?)", ((number << SHIFT) + first, data))
         if request_id is not None:
             execute("INSERT INTO requests VALUES (?, ?)", (number, request_id))
         if resolution is not None:
-            resolutions += 1
-            execute("UPDATE heads SET resolutions = ? WHERE session = ?", (resolutions, number))
             execute(
                 "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?)",
                 (number, resolutions, resolution.resolution_id, resolution.expires_us, resolution_data),
