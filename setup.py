@@ -9,6 +9,7 @@ import copy
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -57,14 +58,17 @@ if FLAVOUR == "trace":
 # The digest is linked once, into `sha256`; other modules cimport it from there, so that `force` holds for all.
 LEAVES = {"sha256": ["leaf/sha256.c"], "glob": ["leaf/glob.c"], "policy": ["leaf/glob.c"]}
 
-# What the installed commands read and the repository keeps at its top: folder here, folder in the wheel. The scripts
-# that generate the conformance suite stay behind, and so do the examples that no command shows.
+# Modules that only explain what has failed already: small before fast.
+SMALL = {"report"}
+
+# What the installed commands read and the repository keeps at its top: folder here, folder in the wheel. The examples
+# that no command shows stay behind. The conformance suite, hundreds of small files, goes in as one archive.
 DATA = {
-    "specs/schemas": "cra/_data/schemas",
-    "specs/conformance": "cra/_data/conformance",
-    "examples/atlases/customer-support": "cra/_data/atlases/customer-support",
-    "examples/atlases/customer-support-2.2.0": "cra/_data/atlases/customer-support-2.2.0",
+    "specs/schemas": "schemas",
+    "examples/atlases/customer-support": "atlases/customer-support",
+    "examples/atlases/customer-support-2.2.0": "atlases/customer-support-2.2.0",
 }
+SUITE = Path("specs/conformance")
 
 
 class BuildExt(build_ext):
@@ -92,11 +96,20 @@ class BuildPy(build_py):
         super().run()
         if self.editable_mode:
             return
+        data = Path(self.build_lib, "cra/_data")
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir(parents=True)
         for here, there in DATA.items():
             if Path(here).is_dir():
-                target = Path(self.build_lib, there)
-                shutil.rmtree(target, ignore_errors=True)
-                shutil.copytree(here, target, ignore=shutil.ignore_patterns("*.py", "cases", "__pycache__"))
+                shutil.copytree(here, data / there, ignore=shutil.ignore_patterns("__pycache__"))
+        if SUITE.is_dir():
+            with tarfile.open(data / "conformance.tar.xz", "w:xz", format=tarfile.USTAR_FORMAT) as archive:
+                for path in sorted(path for part in ("golden", "vectors") for path in (SUITE / part).rglob("*")):
+                    member = tarfile.TarInfo(path.relative_to(SUITE).as_posix())
+                    if path.is_file():
+                        member.size = path.stat().st_size
+                        with path.open("rb") as content:
+                            archive.addfile(member, content)
 
 
 extensions = [
@@ -106,7 +119,7 @@ extensions = [
         include_dirs=[str(CORE / "leaf")],
         depends=["setup.py", *(str(header) for header in sorted(CORE.glob("leaf/*.h")))],
         define_macros=macros,
-        extra_compile_args=compile_args,
+        extra_compile_args=["-Os" if arg == "-O2" and path.stem in SMALL else arg for arg in compile_args],
         extra_link_args=link_args,
     )
     for path in sorted(CORE.glob("*.pyx"))

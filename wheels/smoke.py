@@ -60,7 +60,7 @@ def main(extras: bool) -> None:
     if extras:
         command = Path(sys.executable).with_name("cra")
         with tempfile.TemporaryDirectory() as folder:
-            for arguments in (["--version"], ["doctor"], ["demo"]):
+            for arguments in (["--version"], ["doctor"], ["conformance"], ["demo"]):
                 done = subprocess.run([command, *arguments], cwd=folder, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"cra {' '.join(arguments)}: {done.stdout}{done.stderr}"
     print(

@@ -5,11 +5,11 @@ from pathlib import Path
 from cra.cli._exit import FileNotFound
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_CHECKOUT = {"atlases": "examples/atlases", "conformance": "specs/conformance", "schemas": "specs/schemas"}
+_CHECKOUT = {"atlases": "examples/atlases", "schemas": "specs/schemas"}
 
 
 def data_folder(name: str) -> Path:
-    """Return the folder `atlases`, `conformance` or `schemas`; a checkout's own goes before an installed copy."""
+    """Return the folder `atlases` or `schemas`; a checkout's own goes before an installed copy."""
     for place in (_PACKAGE.parent / _CHECKOUT[name], _PACKAGE / "_data" / name):
         if place.is_dir():
             return place

@@ -259,12 +259,14 @@ def _atlases(chosen: Settings) -> list[Finding]:
 
 def _data() -> list[Finding]:
     from cra.cli._data import data_folder
-    from cra.cli._exit import FileNotFound
+    from cra.errors import CRAError
+    from cra.testing import conformance
 
     findings = []
     for name in ("atlases", "conformance", "schemas"):
         try:
-            findings.append(Finding(name, GOOD, str(data_folder(name))))
-        except FileNotFound as error:
+            found = conformance.place() if name == "conformance" else data_folder(name)
+            findings.append(Finding(name, GOOD, str(found)))
+        except CRAError as error:
             findings.append(Finding(name, WARNING, error.message, error.hint))
     return findings

@@ -1,10 +1,14 @@
 """Conformance: every vector and golden scenario put to this implementation; `python -m cra.testing.conformance`."""
 
+import atexit
 import json
+import shutil
 import sys
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -95,12 +99,33 @@ def _counted(results: tuple[Result, ...]) -> dict[str, int]:
     return counts
 
 
-def data_folder() -> Path:
-    """Return where the suite is: in a checkout, else in the installed package."""
-    for place in (_PACKAGE.parent / "specs" / "conformance", _PACKAGE / "_data" / "conformance"):
-        if (place / "vectors").is_dir():
-            return place
+def place() -> Path:
+    """Return where the suite is: a folder in a checkout, else the folder or archive in the installed package."""
+    data = _PACKAGE / "_data"
+    for found in (_PACKAGE.parent / "specs" / "conformance", data / "conformance", data / "conformance.tar.xz"):
+        if (found / "vectors").is_dir() or found.is_file():
+            return found
     raise ConfigInvalid("the conformance suite is missing from this installation", hint="install cra-core from a wheel")
+
+
+def data_folder() -> Path:
+    """Return the folder of the suite; an archive is unpacked into one that goes when the process ends."""
+    found = place()
+    return found if found.is_dir() else _unpacked(found)
+
+
+@cache
+def _unpacked(archive: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="cra-conformance-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise ConfigInvalid(
+            f"`{archive}` cannot be unpacked: {error}", hint="is this Python built with lzma?"
+        ) from None
+    return folder
 
 
 def run(

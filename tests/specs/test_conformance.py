@@ -1,6 +1,8 @@
 """The conformance suite passes, can fail, and agrees with the reference."""
 
 import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,12 @@ def test_the_suite_is_found_in_an_installed_package(tmp_path: Path, monkeypatch:
     (tmp_path / "cra" / "_data" / "conformance" / "vectors").mkdir(parents=True)
     monkeypatch.setattr(conformance, "_PACKAGE", tmp_path / "cra")
     assert conformance.data_folder() == tmp_path / "cra" / "_data" / "conformance"
+    shutil.rmtree(tmp_path / "cra" / "_data" / "conformance")
+    with tarfile.open(tmp_path / "cra" / "_data" / "conformance.tar.xz", "w:xz") as archive:
+        archive.add(ROOT / "vectors", "vectors")
+    unpacked = conformance.data_folder()
+    assert sorted(path.name for path in unpacked.glob("vectors/*")) == sorted(p.name for p in ROOT.glob("vectors/*"))
+    assert conformance.data_folder() == unpacked
     monkeypatch.setattr(conformance, "_PACKAGE", tmp_path)
     with pytest.raises(ConfigInvalid, match="missing from this installation"):
         conformance.data_folder()
