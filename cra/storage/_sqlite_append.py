@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cra._core.chain import EventBatch
 from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleHead
 from cra.protocol.trace import GENESIS_HASH
-from cra.storage.base import Change, Claim, ClaimRefused
+from cra.storage.base import SWEEP_MARGIN_US, Change, Claim, ClaimRefused
 from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def sweep(after: int, now_us: int) -> Callable[[Connection], None]:
     """Return the work that drops some counters whose windows are over; they would count nothing."""
 
     def work(connection: Connection) -> None:
-        values = (after, SWEEP, now_us)
+        values = (after, SWEEP, now_us - SWEEP_MARGIN_US)
         connection.execute(f"DELETE FROM calls WHERE counter IN (SELECT number FROM counters WHERE {_IDLE})", values)  # noqa: S608
         connection.execute(f"DELETE FROM counters WHERE {_IDLE}", values)  # noqa: S608
 

@@ -107,6 +107,11 @@ NO_CHANGE = Change()
 ONE_ACTION = Change(actions=1)
 
 
+# A counter is dropped when its window has been over for this long: a caller that read the clock before others, and
+# comes after them, still finds what it has to count with.
+SWEEP_MARGIN_US = 60_000_000
+
+
 class Head(NamedTuple):
     """Where a chain ends: the next sequence, the last event's hash, its time in microseconds."""
 

@@ -22,6 +22,7 @@ from cra.errors import (
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage.base import (
     NO_CHANGE,
+    SWEEP_MARGIN_US,
     ApprovalRecord,
     Change,
     Claim,
@@ -308,7 +309,7 @@ class MemoryStorage:
         try:
             for key, counter in list(self._counters.items()):
                 with counter.lock:
-                    if counter.window.window_us and not counter.window.used(now_us):
+                    if counter.window.window_us and not counter.window.used(max(0, now_us - SWEEP_MARGIN_US)):
                         counter.dead = True
                         self._counters.pop(key, None)
             self._sweep_at = max(_FEW_COUNTERS, 2 * len(self._counters))

@@ -1,12 +1,150 @@
 """The memory store keeps the contract, and its bounds."""
 
+import dis
 from pathlib import Path
+from threading import Barrier
 
-from cra.storage.base import Storage
+import pytest
+
+from cra.errors import StorageFull
+from cra.storage import memory
+from cra.storage.base import Change, ClaimRefused, Storage
 from cra.storage.memory import MemoryStorage
 from cra.testing.storage import StorageContract
+from cra.testing.writer import SECOND, START_US, Writer, budget, rate, resolution, taking, together
 
 
 class TestMemoryStorage(StorageContract):
     def open(self, directory: Path) -> Storage:
         return MemoryStorage()
+
+
+def fill(store: Storage, number: int) -> int:
+    """Append to one session until the store is full; return how many events it took."""
+    events = 0
+    try:
+        writer = Writer(store, f"agent-{number}")
+        events = 1
+        while True:
+            writer.append(Change(), *["action.requested"] * (number % 3 + 1))
+            events += number % 3 + 1
+    except StorageFull:
+        return events
+
+
+@pytest.mark.parametrize("bound", [1, 7, 500, 5000])
+def test_the_bound_on_events_is_exact_whoever_races_for_the_rest(bound: int) -> None:
+    store = MemoryStorage(max_events=bound)
+    taken = sum(together(16, lambda number: fill(store, number)))
+    # Room for one more event is left only to those that wanted to add several.
+    assert bound - 2 <= taken <= bound
+    for number in range(bound - taken):
+        Writer(store, f"late-{number}")
+    with pytest.raises(StorageFull, match=f"its bound is {bound}"):
+        Writer(store, "too late")
+    assert sum(store.events(record.session_id).count(b"\n") for record in store.sessions(limit=10_000)) == bound
+
+
+def test_the_bound_on_sessions_is_exact_whoever_races_for_the_last() -> None:
+    store = MemoryStorage(max_sessions=10)
+
+    def create(number: int) -> bool:
+        try:
+            Writer(store, f"agent-{number}")
+        except StorageFull:
+            return False
+        return True
+
+    assert together(16, create).count(True) == 10
+
+
+def test_what_is_purged_makes_room() -> None:
+    store = MemoryStorage(max_sessions=2, max_events=6)
+    for number in range(20):
+        writer = Writer(store, f"agent-{number}")
+        writer.append(Change(), "action.requested", "action.approved")
+        writer.end()
+        store.purge(writer.session_id)
+    assert store.sessions() == []
+
+
+def test_a_session_that_did_not_fit_leaves_nothing() -> None:
+    store = MemoryStorage(max_sessions=2, max_events=2)
+    Writer(store).append()
+    for _ in range(3):
+        with pytest.raises(StorageFull):
+            Writer(store)
+    assert len(store.sessions()) == 1
+
+
+def test_only_the_newest_resolutions_are_kept() -> None:
+    store = MemoryStorage(max_resolutions=3)
+    writer = Writer(store)
+    records = [resolution(number) for number in range(8)]
+    for record in records:
+        writer.append(Change(resolution=record))
+    kept = [store.resolution(writer.session_id, record.resolution_id) for record in records]
+    assert kept == [None] * 5 + records[5:]
+
+
+def test_counters_whose_windows_are_over_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_FEW_COUNTERS", 16)
+    store = MemoryStorage()
+    writer = Writer(store)
+    key = f"s|{writer.session_id}"
+    writer.append(taking(budget(1, key, window_us=0)))
+    for number in range(300):
+        now_us = START_US + number * 10 * SECOND
+        writer.append(taking(rate(f"r{number}", window_us=30 * SECOND), budget(5, f"b{number}"), at_us=now_us))
+    assert len(store._counters) < 40
+    assert store.peek([budget(100, key, window_us=0)], now_us) == [-1]
+
+
+def test_threads_meet_the_sweep_and_keep_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_FEW_COUNTERS", 0)
+    store, barrier = MemoryStorage(), Barrier(8)
+
+    def work(number: int) -> list[bool]:
+        writer, taken = Writer(store, f"agent-{number}"), []
+        for turn in range(30):
+            # Between two turns every window ends, so that each turn begins with a sweep of the last one's counters.
+            at_us = START_US + turn * 3600 * SECOND
+            barrier.wait()
+            try:
+                writer.append(taking(rate("shared", 5, 50), at_us=at_us))
+                taken.append(True)
+            except ClaimRefused:
+                taken.append(False)
+            writer.append(taking(rate(f"own {number} {turn}", 1, 10), at_us=at_us))
+        return taken
+
+    turns = zip(*together(8, work), strict=True)
+    assert [sum(turn) for turn in turns] == [5] * 30
+
+
+@pytest.mark.parametrize("claims", [(rate("one", 1),), (rate("one", 1), rate("two", 1))])
+def test_nobody_takes_from_a_counter_that_was_swept(claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStorage()
+    writer = Writer(store)
+    find, found = store._counter, []
+
+    def found_too_late(claim):
+        counter = find(claim)
+        if len(found) < len(claims):
+            # The sweep comes between looking it up and locking it.
+            counter.dead = True
+            store._counters.pop(claim.key)
+        found.append(counter)
+        return counter
+
+    monkeypatch.setattr(store, "_counter", found_too_late)
+    writer.append(taking(*claims))
+    with pytest.raises(ClaimRefused):
+        store.append(writer.session_id, writer.chain.head, writer.batch(), taking(*claims))
+    writer.check()
+
+
+def test_an_append_lands_in_one_piece_between_two_signals() -> None:
+    # A signal handler that raises runs at calls and at loops' ends; there are none.
+    names = {instruction.opname for instruction in dis.get_instructions(MemoryStorage._land)}
+    assert not {name for name in names if name.startswith(("CALL", "FOR_ITER", "JUMP_BACKWARD"))}
