@@ -127,7 +127,7 @@ sanitize: install
 	$(call copied,sanitize)
 	cd build/sanitize && rm -f report.* && CRA_FLAVOUR=sanitize \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=1:log_path=report LSAN_OPTIONS=suppressions=$(abspath tests/core/leaks.txt):print_suppressions=0 \
+	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:log_path=report LSAN_OPTIONS=suppressions=$(abspath tests/core/leaks.txt):print_suppressions=0 \
 	UBSAN_OPTIONS=print_stacktrace=1:log_path=report \
 	$(abspath $(PY)) -m pytest -q -p no:cacheprovider -p no:xdist $(CORE_TESTS) $(ARGS) || { cat report.* 2>/dev/null; exit 1; }
 	@if ls build/sanitize/report.* >/dev/null 2>&1; then cat build/sanitize/report.*; exit 1; fi
