@@ -80,6 +80,21 @@ __all__ = [
 ]
 
 
+def one_line(text: str) -> str:
+    """Return `text` on one line that every terminal and encoder takes: at most 1000 characters, the rest escaped.
+
+    What a message quotes comes from outside, and may have line breaks, control characters or lone surrogates in it.
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 303]}...{text[-300:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+_LONGEST = 1000
+
+
 class CRAError(Exception):
     """The root: a stable `code`, an HTTP `status` and an optional `hint` that says what to do."""
 
@@ -87,9 +102,10 @@ class CRAError(Exception):
     status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None) -> None:
+        message = one_line(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else one_line(hint)
         self.details: dict[str, Any] = dict(details or {})
 
 
