@@ -23,7 +23,7 @@ from cra.runtime.config import RuntimeConfig
 from cra.runtime.engine import Ask, ask_of
 from cra.runtime.execution import Execution
 from cra.runtime.executors import ExecutorTable
-from cra.runtime.kernel import Kernel, check_text
+from cra.runtime.kernel import Kernel, check_text, json_object
 from cra.storage.base import SessionRecord
 from cra.storage.open import open_storage
 
@@ -132,9 +132,10 @@ class RuntimeBase:
     ) -> Ask:
         if isinstance(request, str):
             request = check_text("goal", request, 10_000)
-            if risk_tier == "low" and not (context_hints or required_capabilities or atlas_ids or context):
+            if not (context_hints or required_capabilities or atlas_ids) and risk_tier == "low" and context is None:
                 return Ask(request)
-            if risk_tier not in RISK_RANK:
+            tier: object = risk_tier
+            if not isinstance(tier, str) or tier not in RISK_RANK:
                 raise InvalidRequest(
                     f"risk_tier is `{risk_tier}`, expected one of {', '.join(RISK_RANK)}", pointer="/task/risk_tier"
                 )
@@ -144,9 +145,9 @@ class RuntimeBase:
                 hints=_texts("context_hints", context_hints),
                 capabilities=_texts("required_capabilities", required_capabilities),
                 atlas_ids=_texts("atlas_ids", atlas_ids),
-                context={} if context is None else msgspec.json.decode(dumps(dict(context))),
+                context=json_object("context", context),
             )
-        carp = request if isinstance(request, Request) else decode_request(dumps(dict(request)))
+        carp = request if isinstance(request, Request) else decode_request(_text_of(request))
         self._check(session, carp)
         if carp.operation is not Operation.RESOLVE:
             raise InvalidRequest(f"operation is `{carp.operation}`, expected `resolve`", pointer="/operation")
@@ -178,7 +179,7 @@ class RuntimeBase:
     def _request(self, request: Request | bytes | str | Mapping[str, Any]) -> Request:
         if isinstance(request, Request):
             return request
-        return decode_request(request if isinstance(request, bytes | str) else dumps(dict(request)))
+        return decode_request(request if isinstance(request, bytes | str) else _text_of(request))
 
     def _simulate(
         self,
@@ -193,7 +194,8 @@ class RuntimeBase:
         context: Mapping[str, Any] | None,
     ) -> Simulation:
         if action_id is not None:
-            order = Order(session_id=session_id, action_id=action_id, parameters=dict(parameters or {}), simulate=True)
+            given = json_object("parameters", parameters)
+            order = Order(session_id=session_id, action_id=action_id, parameters=given, simulate=True)
             ending, events = self._execution.preview(order)
             answer = ending.response()
             return Simulation(answer=answer, canonical=response_bytes(answer), events=Trace(events))
@@ -256,13 +258,19 @@ class RuntimeBase:
         return what_if(trace, atlases, recorded=self.snapshot.atlases, default_decision=self.config.default_decision)
 
 
+def _text_of(request: object) -> bytes:
+    if not isinstance(request, Mapping):
+        raise InvalidRequest(f"request is `{type(request).__name__}`, expected an object or its JSON", pointer="")
+    return dumps(dict(request))
+
+
 def _given(value: str | UnsetType) -> str | None:
     return None if isinstance(value, UnsetType) else value
 
 
 def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise InvalidRequest(f"{name} is a string, expected a list of strings", pointer=f"/{name}")
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidRequest(f"{name} is `{type(values).__name__}`, expected a list of strings", pointer=f"/{name}")
     result = tuple(values)
     items: tuple[object, ...] = result
     for number, value in enumerate(items):

@@ -97,14 +97,13 @@ class AsyncCRARuntime(RuntimeBase):
             session_id=session_id,
             trace_id=trace_id,
             parent_session_id=parent_session_id,
-            context=None if context is None else dict(context),
-            metadata=None if metadata is None else dict(metadata),
+            context=context,
+            metadata=metadata,
         )
 
     async def get_session(self, session_id: str) -> SessionRecord:
         """Return a session as the store has it; raises `SessionNotFound`."""
-        record, _ = await self._off(self._kernel.storage.load, session_id)
-        return record
+        return await self._off(self._kernel.session, session_id)
 
     async def list_sessions(
         self,
@@ -258,11 +257,11 @@ class AsyncCRARuntime(RuntimeBase):
 
     async def get_trace(self, session_id: str, first: int = 0, count: int | None = None) -> Trace:
         """Return the session's events from sequence `first`, as they are stored."""
-        return Trace(await self._off(self._kernel.storage.events, session_id, first, count))
+        return Trace(await self._off(self._kernel.events, session_id, first, count))
 
     async def verify_chain(self, session_id: str) -> ChainVerification:
         """Verify a session's chain over the stored bytes."""
-        return verify_trace(await self._off(self._kernel.storage.events, session_id))
+        return verify_trace(await self._off(self._kernel.events, session_id))
 
 
 async def _settled(step: asyncio.Future[Any]) -> None:

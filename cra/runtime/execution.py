@@ -15,7 +15,7 @@ from cra.protocol.fields import ACTION_ID_PATTERN
 from cra.runtime.attempt import Attempt
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.executors import ExecutorTable
-from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_uuid
+from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_integers, check_uuid
 from cra.storage.base import NO_CHANGE, ONE_ACTION, Change, ClaimRefused
 
 _ACTION_ID = re.compile(ACTION_ID_PATTERN)
@@ -85,6 +85,7 @@ class Execution:
             raise InvalidRequest(
                 f"parameters have {size} bytes, expected at most {limit}", pointer="/execution/parameters"
             )
+        check_integers("execution/parameters", parameters, size)
         return parameters, digest
 
     # After the executor
@@ -95,6 +96,10 @@ class Execution:
             data = dumps(result)
         except NotCanonical as error:
             return self.fail(permit, "invalid_result", f"the executor returned no JSON: {error.message}")
+        try:
+            check_integers("result", result, len(data))
+        except InvalidRequest as error:
+            return self.fail(permit, "invalid_result", error.message)
         limit = self._kernel.config.max_result_bytes
         if len(data) > limit:
             return self.fail(permit, "invalid_result", f"the result has {len(data)} bytes, expected at most {limit}")
@@ -197,3 +202,5 @@ def _check_order(order: Order) -> None:
         raise InvalidRequest(
             "idempotency_key is not a string of 1 to 255 characters", pointer="/execution/idempotency_key"
         )
+    if isinstance(key, str) and any("\ud800" <= c <= "\udfff" for c in key):
+        raise InvalidRequest("idempotency_key has a lone surrogate", pointer="/execution/idempotency_key")

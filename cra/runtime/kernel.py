@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from cra.errors import (
     SessionNotFound,
     StaleHead,
 )
+from cra.protocol.jsontext import MAX_INTEGER_DIGITS
 from cra.protocol.trace import GENESIS_HASH
 from cra.runtime import engine
 from cra.runtime.config import DEFAULT_CONTEXT_TOKENS, RuntimeConfig, system_clock
@@ -87,13 +88,25 @@ class Kernel:
 
     def live(self, session_id: str) -> Live:
         """Return the session, loaded if need be; raises `SessionNotFound`."""
-        found = self._live.get(session_id)
+        try:
+            found = self._live.get(session_id)
+        except TypeError:  # not even hashable
+            found = None
         if found is None:
-            if not isinstance(session_id, str):
-                raise SessionNotFound(f"session_id is `{type(session_id).__name__}`, expected a string")
+            check_session_id(session_id)
             record, head = self.storage.load(session_id)
             found = self._keep(Live(record, Chain(session_id, record.trace_id, head.sequence, head.hash, head.last_us)))
         return found
+
+    def session(self, session_id: str) -> SessionRecord:
+        """Return a session as the store has it; raises `SessionNotFound`."""
+        check_session_id(session_id)
+        return self.storage.load(session_id)[0]
+
+    def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
+        """Return the lines of a session from sequence `first`; raises `SessionNotFound`."""
+        check_session_id(session_id)
+        return self.storage.events(session_id, first, count)
 
     def _keep(self, live: Live) -> Live:
         while len(self._live) >= self.config.max_cached_sessions:
@@ -142,8 +155,8 @@ class Kernel:
         session_id: str | None = None,
         trace_id: str | None = None,
         parent_session_id: str | None = None,
-        context: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> SessionRecord:
         """Start a session and record it."""
         agent_id = check_text("agent_id", agent_id, 255)
@@ -154,8 +167,8 @@ class Kernel:
         if session_id is None or trace_id is None:
             # A chain of its own gives the ids; its batch is thrown away.
             maker = Chain(_NIL_UUID, _NIL_UUID).begin(now_us, entropy)
-            session_id = session_id or maker.new_id()
-            trace_id = trace_id or maker.new_id()
+            session_id = maker.new_id() if session_id is None else session_id
+            trace_id = maker.new_id() if trace_id is None else trace_id
             entropy = self.entropy(_ENTROPY_SIZE)
         check_uuid("session_id", session_id)
         check_uuid("trace_id", trace_id)
@@ -168,8 +181,8 @@ class Kernel:
             trace_id=trace_id,
             started_us=batch.now_us,
             parent_session_id=parent_session_id,
-            context=_json_object("context", context),
-            metadata=_json_object("metadata", metadata),
+            context=json_object("context", context),
+            metadata=json_object("metadata", metadata),
         )
         payload: dict[str, Any] = {
             "agent_id": agent_id,
@@ -296,14 +309,48 @@ def check_active(record: SessionRecord) -> None:
         raise SessionEnded(f"session `{record.session_id}` has ended: {record.end_reason}", hint="create a new session")
 
 
-def _json_object(name: str, value: dict[str, Any] | None) -> dict[str, Any]:
+def check_session_id(session_id: object) -> None:
+    """Raise `SessionNotFound` for what cannot be the id of a session."""
+    if not isinstance(session_id, str):
+        raise SessionNotFound(f"session_id is `{type(session_id).__name__}`, expected a string")
+    if not session_id.isascii():
+        raise SessionNotFound(f"session `{session_id}` does not exist")
+
+
+def json_object(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return an own copy of a JSON object, or raise `InvalidRequest` or `NotCanonical`."""
     if value is None:
         return {}
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"{name} is `{type(value).__name__}`, expected an object", pointer=f"/{name}")
+    given: object = value
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(f"{name} is `{type(given).__name__}`, expected an object", pointer=f"/{name}")
     # A copy through the canonical form: what is recorded is what decisions see, whoever holds the original.
-    copied: dict[str, Any] = engine.parse_canonical(dumps(value))
+    data = dumps(dict(given))
+    check_integers(name, given, len(data))
+    copied: dict[str, Any] = engine.parse_canonical(data)
     return copied
+
+
+# Above this many digits readers of JSON, ours and Python's too, refuse an integer.
+_MAX_INTEGER = 10**MAX_INTEGER_DIGITS
+
+
+def check_integers(name: str, value: object, size: int) -> None:
+    """Raise `InvalidRequest` for an integer in JSON data of `size` bytes that could not be read back."""
+    if size <= MAX_INTEGER_DIGITS:
+        return
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, int):
+            if not -_MAX_INTEGER < item < _MAX_INTEGER:
+                raise InvalidRequest(
+                    f"{name}: an integer has more than {MAX_INTEGER_DIGITS} digits", pointer=f"/{name}"
+                )
+        elif isinstance(item, Mapping):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
 
 
 def _ended(record: SessionRecord, now_us: int, reason: str) -> SessionRecord:

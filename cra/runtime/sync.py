@@ -69,13 +69,13 @@ class CRARuntime(RuntimeBase):
             session_id=session_id,
             trace_id=trace_id,
             parent_session_id=parent_session_id,
-            context=None if context is None else dict(context),
-            metadata=None if metadata is None else dict(metadata),
+            context=context,
+            metadata=metadata,
         )
 
     def get_session(self, session_id: str) -> SessionRecord:
         """Return a session as the store has it; raises `SessionNotFound`."""
-        return self._kernel.storage.load(session_id)[0]
+        return self._kernel.session(session_id)
 
     def list_sessions(
         self,
@@ -115,7 +115,8 @@ class CRARuntime(RuntimeBase):
         if (
             type(request) is str
             and risk_tier == "low"
-            and not (context_hints or required_capabilities or atlas_ids or context)
+            and not (context_hints or required_capabilities or atlas_ids)
+            and context is None
         ):
             # PERF: nothing to check against the session, 0.4 us of 10.
             return kernel.resolve(session_id, Ask(check_text("goal", request, 10_000))).resolution
@@ -246,11 +247,11 @@ class CRARuntime(RuntimeBase):
 
     def get_trace(self, session_id: str, first: int = 0, count: int | None = None) -> Trace:
         """Return the session's events from sequence `first`, as they are stored."""
-        return Trace(self._kernel.storage.events(session_id, first, count))
+        return Trace(self._kernel.events(session_id, first, count))
 
     def verify_chain(self, session_id: str) -> ChainVerification:
         """Verify a session's chain over the stored bytes."""
-        return verify_trace(self._kernel.storage.events(session_id))
+        return verify_trace(self._kernel.events(session_id))
 
 
 class _Deadline(Exception):
