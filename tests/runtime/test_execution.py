@@ -99,7 +99,7 @@ def test_the_words_of_a_failure_are_kept_when_asked_to() -> None:
 @pytest.mark.parametrize(
     "result",
     [object(), {1, 2}, b"bytes", math.nan, math.inf, {"deep": [{"x": math.nan}]}, {1: 2}, "\ud800", lambda _: None],
-    ids=repr,
+    ids=lambda result: type(result).__name__,
 )
 def test_a_result_that_is_not_json_is_a_failure(result: Any) -> None:
     desk = Desk(MemoryStorage())
@@ -326,7 +326,7 @@ def test_parameters_that_are_too_large_are_refused_before_anything_is_recorded(s
         ([], "/execution/parameters"),
         (None, "/execution/parameters"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_parameters_that_are_not_json_are_refused(parameters: Any, pointer: str) -> None:
     desk = Desk(MemoryStorage())
