@@ -209,6 +209,22 @@ def test_numbers_keep_every_digit_that_is_accepted(desk: Desk) -> None:
     assert desk.runtime.verify_chain(desk.session).ok
 
 
+def test_a_large_number_in_a_context_is_compared_with_every_digit(desk: Desk) -> None:
+    runtime, number = desk.runtime, 10**30 + 1
+    stop = {"policy_id": "stop", "type": "deny", "actions": ["*"]}
+    atlas = {**ATLAS, "atlas_id": "com.acme.stop", "actions": []}
+    runtime.load_atlas_from_json(
+        {**atlas, "policies": [{**stop, "conditions": {"context_matches": {"n": str(number)}}}]}
+    )
+    assert runtime.resolve(desk.session, "goal", context={"n": number}).allowed_actions == ()
+    assert runtime.resolve(desk.session, "goal", context={"n": number + 1}).allowed_actions != ()
+    made = desk.request(context={"n": number})
+    for door in (made, json.dumps(made | {"request_id": desk.request()["request_id"]})):
+        assert json.loads(runtime.handle(door))["allowed_actions"] == []
+    session = runtime.create_session("agent-1", "goal", context={"n": number}).session_id
+    assert runtime.resolve(session, "goal", context={"n": 1}).allowed_actions == ()
+
+
 # --- fields of the wrong type ----------------------------------------------------------------------------------------
 
 WRONG: tuple[Any, ...] = (None, True, 0, -1, 1.5, "", "x", [], ["x"], [None], {}, {"x": 1}, 10**30, "\n", "é" * 20_000)

@@ -51,6 +51,20 @@ def test_two_hundred_thousand_random_pairs_decide_as_the_reference_does(seed: in
     assert set(words) == {"allow", "deny", "requires_approval", "rate_limited", "budget_exceeded"}
 
 
+def test_a_time_window_opens_on_its_second_whatever_was_asked_before() -> None:
+    # Monrovia was 44 minutes and 30 seconds behind until 1972, so eight o'clock there was within a minute of UTC.
+    opening = 31_470_000_000
+    window = {"start": "08:00", "end": "12:30", "timezone": "Africa/Monrovia"}
+    allow = {"policy_id": "p", "type": "allow", "actions": ["*"], "conditions": {"time_window": window}}
+    atlas = {"atlas_version": "1.0", "atlas_id": "a.b", "version": "1.0.0", "name": "A", "policies": [allow]}
+    world = World([{**atlas, "actions": [{"action_id": "x.y", "name": "X"}]}], {}, "allow", [{}], [{}], [{}])
+    core, oracle = Core(world), Oracle(world)
+    for now, expected in ((opening - 1, "deny"), (opening, "allow"), (opening - 1, "deny"), (opening + 1, "allow")):
+        pair = Pair("a", "low", 0, 0, 0, now, (), (), None)
+        assert core.answer(pair) == oracle.answer(pair)
+        assert [said.result for said in core.answer(pair) if said] == [expected]
+
+
 @pytest.mark.slow
 def test_two_million_random_pairs_decide_as_the_reference_does(seed: int) -> None:
     _run(seed + 1, max(PAIRS, 2_000_000))
