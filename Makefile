@@ -130,7 +130,7 @@ sanitize: install
 	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:log_path=report LSAN_OPTIONS=suppressions=$(abspath tests/core/leaks.txt):print_suppressions=0 \
 	UBSAN_OPTIONS=print_stacktrace=1:log_path=report \
 	$(abspath $(PY)) -m pytest -q -p no:cacheprovider -p no:xdist $(CORE_TESTS) $(ARGS) || { cat report.* 2>/dev/null; exit 1; }
-	@if ls build/sanitize/report.* >/dev/null 2>&1; then cat build/sanitize/report.*; exit 1; fi
+	@! cat build/sanitize/report.* 2>/dev/null | grep -A 30 -e 'ERROR: ' -e 'runtime error: '
 
 coverage: install $(VENV)/.group-core
 	@$(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "line coverage of Cython is only right on CPython 3.11: make coverage PYTHON=python3.11 VENV=.venv-3.11")'
