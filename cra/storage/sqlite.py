@@ -79,8 +79,13 @@ class SQLiteStorage:
         self._readers: deque[Connection] = deque()
         self._closed = False
         self._upkeep = _Upkeep(connection)
-        self._writer = GroupCommit(connection, partial(storage_error, self.path), timeout_seconds)
-        self._writer.after = self._upkeep
+        self._writer = GroupCommit(
+            connection,
+            partial(storage_error, self.path),
+            timeout_seconds,
+            due=self._upkeep.due,
+            upkeep=self._upkeep,
+        )
         self._finalizer = weakref.finalize(self, _close, self._writer, connection, self._readers, os.getpid())
         self._claims = 0
         self._swept = 0
@@ -269,14 +274,17 @@ class _Upkeep:
         self._pages = pages
         return 0
 
-    def __call__(self) -> None:
-        if self._pages >= _CHECKPOINT_PAGES:
-            import apsw
+    def due(self) -> bool:
+        """Say whether the log has become long."""
+        return self._pages >= _CHECKPOINT_PAGES
 
-            pages, self._pages = self._pages, 0
-            restart = pages >= _RESTART_PAGES
-            mode = apsw.SQLITE_CHECKPOINT_RESTART if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
-            self._connection.wal_checkpoint(mode=mode)
+    def __call__(self) -> None:
+        import apsw
+
+        pages, self._pages = self._pages, 0
+        restart = pages >= _RESTART_PAGES
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
+        self._connection.wal_checkpoint(mode=mode)
 
 
 def _close(writer: GroupCommit, connection: Connection, readers: deque[Connection], pid: int) -> None:

@@ -275,6 +275,8 @@ def gathered(store: SQLiteStorage) -> Iterator[Callable[[list[Callable[[], objec
                 return type(error).__name__
             return "landed"
 
+        # As after a group of several: nobody commits in its own thread.
+        store._writer._alone = False
         with ThreadPoolExecutor(len(calls) + 1) as pool:
             holding = pool.submit(store._writer.run, hold)
             assert begun.wait(30)
@@ -369,6 +371,7 @@ def test_a_file_that_another_process_holds_is_waited_for_and_then_named(path: Pa
 def test_who_waits_too_long_learns_that_the_outcome_is_unknown(path: Path) -> None:
     store = SQLiteStorage(path, timeout_seconds=0.05)
     writer = Writer(store)
+    store._writer._alone = False
     holder = apsw.Connection(str(path))
     holder.execute("BEGIN IMMEDIATE")
     head, batch = writer.chain.head, writer.batch()
@@ -382,6 +385,22 @@ def test_who_waits_too_long_learns_that_the_outcome_is_unknown(path: Path) -> No
     assert store.load(writer.session_id)[1].hash in (head, batch.head)
     assert verify(store.events(writer.session_id)).ok
     store.close()
+
+
+def test_an_interruption_in_the_middle_of_a_write_leaves_nothing(store: SQLiteStorage) -> None:
+    writer = Writer(store)
+
+    def interrupt(connection: apsw.Connection) -> None:
+        connection.execute("UPDATE heads SET sequence = 99")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store._writer.run(interrupt)
+    writer.check()
+    # Even one that comes before the rollback.
+    store._upkeep._connection.execute("BEGIN IMMEDIATE; UPDATE heads SET sequence = 99")
+    writer.append()
+    writer.check()
 
 
 def test_readers_see_only_what_was_committed(store: SQLiteStorage, path: Path) -> None:
