@@ -134,6 +134,10 @@ class Attempt:
                     )
                 )
             return record
+        latest = self._live.latest
+        if latest is not None and now_us < latest.expires_us and order.action_id in latest.offered:
+            if not order.simulate:
+                return latest
         # The newest that offers the action; else the newest there is, to say why the action is denied.
         record = storage.latest_resolution(order.session_id, order.action_id, now_us)
         if record is None:
