@@ -43,7 +43,7 @@ class Writer:
         )
         self.session_id = self.record.session_id
         self.chain = Chain(self.session_id, self.record.trace_id)
-        self.acknowledged = b""
+        self.acknowledged = bytearray()
         self.append(Change(session=self.record), "session.started")
 
     def batch(self, *event_types: str, **payload: Any) -> EventBatch:
