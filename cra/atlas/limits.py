@@ -1,7 +1,5 @@
 """Limits: what a rate limit or budget policy counts, for whom, and how much a call costs."""
 
-import math
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,7 +41,7 @@ def budget_limit(uid: str, raw: dict[str, Any]) -> Limit:
     parameters = msgspec.convert(raw, BudgetParameters)
     endless = isinstance(parameters.window, str)
     # Rounded down, costs are rounded up: rounding never lets a call through.
-    amount = math.floor(Fraction(repr(parameters.limit)) * MICRO)
+    amount = _micro(parameters.limit, up=False)
     window_us = 0 if isinstance(parameters.window, str) else parameters.window * MICRO
     return Limit(
         prefix=_prefix(uid, amount, window_us),
@@ -91,5 +89,15 @@ def _cost(steps: tuple[str, ...], value: Any) -> int | None:
         value = value[step]
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return None
-    # The decimal the caller wrote, not the binary nearest to it: 19.99 costs 19.99.
-    return value * MICRO if isinstance(value, int) else math.ceil(Fraction(repr(value)) * MICRO)
+    return _micro(value, up=True)
+
+
+def _micro(value: float, *, up: bool) -> int:
+    if isinstance(value, int):
+        return value * MICRO
+    import math
+    from fractions import Fraction
+
+    # The decimal that was written, not the binary nearest to it: 19.99 costs 19.99.
+    exact = Fraction(repr(value)) * MICRO
+    return math.ceil(exact) if up else math.floor(exact)

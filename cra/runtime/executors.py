@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -18,6 +17,7 @@ from cra.errors import ConfigInvalid
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
+    from queue import SimpleQueue
 
 _IDLE_SECONDS = 30.0
 
@@ -115,6 +115,8 @@ class WorkerThreads:
     """
 
     def __init__(self, limit: int) -> None:
+        from queue import SimpleQueue
+
         self._limit = limit
         self._lock = threading.Lock()
         self._work: SimpleQueue[tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ...]]] = (
@@ -140,6 +142,8 @@ class WorkerThreads:
         return future
 
     def _run(self) -> None:
+        from queue import Empty
+
         while True:
             try:
                 future, context, function, arguments = self._work.get(timeout=_IDLE_SECONDS)
