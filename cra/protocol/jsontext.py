@@ -279,6 +279,12 @@ def _where(pointer: str) -> str:
 
 
 def _syntax(error: JSONDecodeError) -> InvalidJSON:
+    if error.msg.startswith("Illegal trailing comma"):
+        # NOTE: CPython 3.13 tells trailing commas apart and points at the comma; here every version says the same.
+        after = _SPACE.match(error.doc, error.pos + 1).end()  # type: ignore[union-attr]  # as above
+        if error.doc[after] == "]":
+            return _expected_value(error.doc, after)
+        return _at(error.doc, after, "expected property name enclosed in double quotes")
     words = error.msg[:1].lower() + error.msg[1:]
     words = words.removesuffix(" at").removesuffix(" starting").replace("expecting", "expected")
     return _at(error.doc, error.pos, words)

@@ -131,6 +131,7 @@ def test_what_readers_disagree_about_is_refused_with_a_pointer(text: str, messag
         (".5", "expected a value at line 1 column 1"),
         ("+1", "expected a value at line 1 column 1"),
         ("[1,]", "expected a value at line 1 column 4"),
+        ('{"a": 1, }', "expected property name enclosed in double quotes at line 1 column 10"),
         ("[,1]", "expected a value at line 1 column 2"),
         ("[", "text ends where a value is expected at line 1 column 2"),
         ('{"a":', "text ends where a value is expected at line 1 column 6"),
