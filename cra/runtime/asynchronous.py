@@ -182,7 +182,7 @@ class AsyncCRARuntime(RuntimeBase):
         execution = self._execution
         try:
             # The deadline's own TimeoutError is told from one that the executor raises.
-            async with asyncio.timeout(permit.context.timeout_seconds) as deadline:
+            async with asyncio.timeout(permit.timeout_seconds) as deadline:
                 result = await self._call(permit)
         except TimeoutError as error:
             if not deadline.expired():
@@ -193,7 +193,7 @@ class AsyncCRARuntime(RuntimeBase):
                 execution.fail,
                 permit,
                 "timeout",
-                f"no answer within {permit.context.timeout_seconds} s; whether it took effect is unknown",
+                f"no answer within {permit.timeout_seconds} s; whether it took effect is unknown",
             )
         except Exception as error:
             return await self._off(
@@ -207,7 +207,7 @@ class AsyncCRARuntime(RuntimeBase):
 
     async def _call(self, permit: Permit) -> Any:
         executor = permit.executor
-        arguments = executor.arguments(permit.parameters, permit.context)
+        arguments = permit.arguments()
         if executor.is_async:
             return await executor.function(*arguments)
         if executor.inline:

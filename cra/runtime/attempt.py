@@ -1,5 +1,6 @@
 """One try to decide about a call on one chain head: its verdict, its events and the state that lands with them."""
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -24,7 +25,7 @@ from cra.protocol.times import format_timestamp
 from cra.runtime import engine
 from cra.runtime.calls import Ending, Order, Permit, recalled
 from cra.runtime.engine import MICRO, Verdict
-from cra.runtime.executors import ExecutionContext, Executor, ExecutorTable
+from cra.runtime.executors import Executor, ExecutorTable
 from cra.runtime.kernel import Kernel, Live
 from cra.storage.base import NO_CHANGE, ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord
 
@@ -166,9 +167,11 @@ class Attempt:
         bound = snapshot.actions[index]
         batch, parameters, agent_id = self.batch, self._parameters, session.agent_id
         risk = order.risk if order.risk > resolution.risk else resolution.risk
-        context = engine.merged_context(session, resolution.context)
+        context = resolution.context
+        if session.context:
+            context = engine.merged_context(session, context)
         windows = snapshot.open_windows(batch.now_us)
-        claims: list[Claim] = []
+        claims: Sequence[Claim] = ()
         usage: dict[int, int] | None = None
         limits_us = 0
         if snapshot.limits:
@@ -181,10 +184,9 @@ class Attempt:
         decide = snapshot.table.decide
         decision, policy = decide(index, agent_id, risk, context, windows, usage, parameters, False)
         approval: ApprovalRecord | None = None
-        if decision == "allow":
-            self._check_offer(resolution, bound)
-        elif decision == "requires_approval":
-            self._check_offer(resolution, bound)
+        if decision in ("allow", "requires_approval") and order.action_id not in resolution.offered:
+            self._refuse_offer(resolution)
+        if decision == "requires_approval":
             approval = self._approval()
             if approval is not None:
                 decision, policy = decide(index, agent_id, risk, context, windows, usage, parameters, True)
@@ -205,10 +207,8 @@ class Attempt:
             )
         return self._permit(resolution, bound, executor, verdict, approval, claims, limits_us)
 
-    def _check_offer(self, resolution: ResolutionRecord, bound: BoundAction) -> None:
-        action_id = bound.action.action_id
-        if action_id in resolution.offered:
-            return
+    def _refuse_offer(self, resolution: ResolutionRecord) -> NoReturn:
+        action_id = self._order.action_id
         raise Refusal(
             ActionDenied(
                 f"resolution `{resolution.resolution_id}` does not offer action `{action_id}`",
@@ -353,7 +353,7 @@ class Attempt:
         executor: Executor | None,
         verdict: Verdict,
         approval: ApprovalRecord | None,
-        claims: list[Claim],
+        claims: Sequence[Claim],
         limits_us: int,
     ) -> Permit | Ending:
         order = self._order
@@ -393,14 +393,8 @@ class Attempt:
             bound=bound,
             executor=executor,
             parameters=self._parameters,
-            context=ExecutionContext(
-                session_id=order.session_id,
-                agent_id=self._live.record.agent_id,
-                action_id=order.action_id,
-                execution_id=self._execution_id,
-                resolution_id=resolution_id,
-                timeout_seconds=bound.action.timeout_seconds,
-            ),
+            execution_id=self._execution_id,
+            resolution_id=resolution_id,
             request_id=self._request_id,
             idempotency=idempotency,
             started_us=self.batch.now_us,

@@ -37,10 +37,35 @@ class Permit(Struct, frozen=True, kw_only=True):
     bound: BoundAction
     executor: Executor
     parameters: dict[str, Any]
-    context: ExecutionContext
+    execution_id: str
+    resolution_id: str
     request_id: str
     idempotency: IdempotencyRecord | None
     started_us: int
+
+    @property
+    def action_id(self) -> str:
+        return self.bound.action.action_id
+
+    @property
+    def timeout_seconds(self) -> int:
+        """How long the executor may take."""
+        return self.bound.action.timeout_seconds
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what the executor is called with."""
+        if not self.executor.wants_context:
+            return (self.parameters,)
+        record = self.live.record
+        context = ExecutionContext(
+            session_id=record.session_id,
+            agent_id=record.agent_id,
+            action_id=self.action_id,
+            execution_id=self.execution_id,
+            resolution_id=self.resolution_id,
+            timeout_seconds=self.timeout_seconds,
+        )
+        return self.parameters, context
 
 
 class Ending(Struct, frozen=True, kw_only=True):

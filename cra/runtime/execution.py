@@ -114,9 +114,9 @@ class Execution:
         """Record that the executor did not succeed; `code` is executor_error, timeout, cancelled or invalid_result."""
         kind = ActionTimeout if code == "timeout" else ActionFailed
         error = kind(
-            f"action `{permit.bound.action.action_id}` failed: {message}",
-            action_id=permit.bound.action.action_id,
-            execution_id=permit.context.execution_id,
+            f"action `{permit.action_id}` failed: {message}",
+            action_id=permit.action_id,
+            execution_id=permit.execution_id,
             error_code=code,
         )
         error.__cause__ = cause
@@ -135,7 +135,7 @@ class Execution:
                         change = Change(actions=change.actions, idempotency=stored)
                     if kernel.commit(live, batch, change):
                         return ending
-                raise StorageError(f"session `{permit.context.session_id}`: no stable head")
+                raise StorageError(f"session `{permit.live.record.session_id}`: no stable head")
             except StorageError as failure:
                 failure.hint = "the executor has run and its intent is recorded; its outcome is not"
                 raise
@@ -144,29 +144,26 @@ class Execution:
         self, permit: Permit, batch: EventBatch, result_hash: str | None, error: ActionFailed | None, result: Any
     ) -> Ending:
         """Add the outcome's event to `batch` and return the ending."""
-        context = permit.context
         duration_ms = max(0, batch.now_us - permit.started_us) // 1000
         if error is None and result_hash is not None:
-            calls.executed(
-                batch, context.action_id, context.execution_id, context.resolution_id, duration_ms, result_hash
-            )
+            calls.executed(batch, permit.action_id, permit.execution_id, permit.resolution_id, duration_ms, result_hash)
         elif error is not None:
             # What an exception says may hold a secret, so the record keeps its words only when asked to.
             full = self._kernel.rules.capture or error.error_code != "executor_error"
             batch.add(
                 "action.failed",
                 {
-                    "action_id": context.action_id,
-                    "execution_id": context.execution_id,
+                    "action_id": permit.action_id,
+                    "execution_id": permit.execution_id,
                     "error_code": error.error_code,
                     "error_message": error.message[:1000] if full else _kind_of(error),
                     "duration_ms": duration_ms,
                 },
             )
         return Ending(
-            execution_id=context.execution_id,
+            execution_id=permit.execution_id,
             request_id=permit.request_id,
-            resolution_id=context.resolution_id,
+            resolution_id=permit.resolution_id,
             trace_id=permit.live.record.trace_id,
             timestamp=batch.timestamp,
             status=ExecuteStatus.SUCCESS if error is None else ExecuteStatus.ERROR,

@@ -42,9 +42,6 @@ class Executor(Struct, frozen=True, kw_only=True):
     inline: bool
     wants_context: bool
 
-    def arguments(self, parameters: Any, context: ExecutionContext) -> tuple[Any, ...]:
-        return (parameters, context) if self.wants_context else (parameters,)
-
 
 class ExecutorTable:
     """Executors by name: an exact one first, then globs in the order they were registered."""

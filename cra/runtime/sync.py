@@ -163,7 +163,7 @@ class CRARuntime(RuntimeBase):
 
     def _run(self, permit: Permit) -> Ending:
         executor, execution = permit.executor, self._execution
-        arguments = executor.arguments(permit.parameters, permit.context)
+        arguments = permit.arguments()
         try:
             if executor.inline and not executor.is_async:
                 result = executor.function(*arguments)
@@ -173,7 +173,7 @@ class CRARuntime(RuntimeBase):
             return execution.fail(
                 permit,
                 "timeout",
-                f"no answer within {permit.context.timeout_seconds} s; whether it took effect is unknown",
+                f"no answer within {permit.timeout_seconds} s; whether it took effect is unknown",
             )
         except Exception as error:
             return execution.fail(permit, "executor_error", f"{type(error).__name__}: {error}", cause=error)
@@ -191,7 +191,7 @@ class CRARuntime(RuntimeBase):
         else:
             future = self._workers.submit(executor.function, *arguments)
         try:
-            return future.result(permit.context.timeout_seconds)
+            return future.result(permit.timeout_seconds)
         except TimeoutError:
             # An executor may raise TimeoutError itself; only ours leaves the future unfinished.
             if future.done():
