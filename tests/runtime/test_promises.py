@@ -320,7 +320,7 @@ def test_promise_5_a_bug_in_deciding_runs_nothing(target: str, monkeypatch: pyte
         raise ZeroDivisionError
 
     if target == "snapshot":
-        monkeypatch.setattr("cra.runtime.engine.merged_context", broken)
+        monkeypatch.setattr("cra.atlas.snapshot.Snapshot.open_windows", broken)
     else:
         monkeypatch.setattr("cra.runtime.engine.claims_of", broken)
     with pytest.raises(ZeroDivisionError):
