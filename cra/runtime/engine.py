@@ -132,7 +132,7 @@ def resolve(
 ) -> Decided:
     """Decide about a resolve and add its events to `batch`; raises `AtlasNotFound` for an unknown atlas."""
     goal, risk, hints, capabilities, atlas_ids, context, request_id, timestamp, parent = ask
-    seen = {**context, **session.context} if session.context else context
+    seen = merged_context(session, context) if session.context else context
     windows = snapshot.open_windows(batch.now_us)
     considered = snapshot.considered(atlas_ids, capabilities) if atlas_ids or capabilities else None
     outcome = snapshot.table.evaluate(session.agent_id, risk, seen, windows, usage, considered)
