@@ -22,11 +22,6 @@ def shown(text: object, width: int | None = None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
-def lines_shown(text: str) -> str:
-    """Return text of several lines as `shown` does, keeping its lines."""
-    return "\n".join(shown(line.expandtabs(4)) for line in text.split("\n"))
-
-
 class Output:
     """Where one command writes."""
 

@@ -19,8 +19,6 @@ from cra.protocol.fields import (
     Text,
 )
 
-ATLAS_VERSION = "1.0"
-
 # SemVer 2.0.0, the expression its site suggests.
 SEMVER_PATTERN = (
     "^(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)"

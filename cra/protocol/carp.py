@@ -18,7 +18,6 @@ from cra.protocol.fields import (
     Uuid,
 )
 
-CARP_VERSION = "1.0"
 MAX_TTL_SECONDS = 86_400
 
 AgentId = Annotated[str, Meta(min_length=1, max_length=255)]

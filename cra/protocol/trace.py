@@ -1,7 +1,6 @@
 """TRACE/1.0: the record of what was asked, decided and done."""
 
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from typing import Annotated, Any, Literal, overload
 
 import msgspec
@@ -9,45 +8,9 @@ from msgspec import Meta
 
 from cra.protocol.fields import END, Digest, JsonObject, Record, Timestamp, Uuid
 
-TRACE_VERSION = "1.0"
 GENESIS_HASH = "0" * 64
-MEDIA_SUFFIX = ".trace.jsonl"
 
 EVENT_TYPE_PATTERN = "^[a-z][a-z_]*(\\.[a-z][a-z_]*)+" + END
-
-
-class EventType(StrEnum):
-    """Every event the runtime writes."""
-
-    SESSION_STARTED = "session.started"
-    SESSION_ENDED = "session.ended"
-    REQUEST_RECEIVED = "carp.request.received"
-    POLICY_EVALUATED = "policy.evaluated"
-    CONTEXT_INJECTED = "context.injected"
-    CONTEXT_REDACTED = "context.redacted"
-    RESOLUTION_COMPLETED = "carp.resolution.completed"
-    RESOLUTION_CACHED = "carp.resolution.cached"
-    ACTION_REQUESTED = "action.requested"
-    ACTION_APPROVED = "action.approved"
-    ACTION_DENIED = "action.denied"
-    ACTION_EXECUTED = "action.executed"
-    ACTION_FAILED = "action.failed"
-    POLICY_VIOLATED = "policy.violated"
-    APPROVAL_REQUESTED = "approval.requested"
-    APPROVAL_GRANTED = "approval.granted"
-    APPROVAL_REJECTED = "approval.rejected"
-    APPROVAL_EXPIRED = "approval.expired"
-    ERROR_OCCURRED = "error.occurred"
-
-
-class PolicyResult(StrEnum):
-    """What a policy decided about one action."""
-
-    ALLOW = "allow"
-    DENY = "deny"
-    REQUIRES_APPROVAL = "requires_approval"
-    RATE_LIMITED = "rate_limited"
-    BUDGET_EXCEEDED = "budget_exceeded"
 
 
 class Event(Record, frozen=True):

@@ -12,6 +12,7 @@ from cra.protocol.carp import MAX_TTL_SECONDS
 from cra.storage.base import Storage
 
 # What a trace means that names no `max_context_tokens`.
+DEFAULT_TTL_SECONDS = 3600
 DEFAULT_CONTEXT_TOKENS = 8000
 
 Clock = Callable[[], int]
@@ -32,7 +33,7 @@ class RuntimeConfig(Struct, frozen=True, kw_only=True):
     """
 
     storage: str | Storage = "memory"
-    default_ttl_seconds: int = 3600
+    default_ttl_seconds: int = DEFAULT_TTL_SECONDS
     max_context_tokens: int = DEFAULT_CONTEXT_TOKENS
     clock_skew_seconds: int = 300
     default_decision: Literal["allow", "deny"] = "allow"

@@ -23,6 +23,7 @@ from cra.protocol.carp import (
     Request,
     Resolution,
 )
+from cra.runtime.config import DEFAULT_CONTEXT_TOKENS, DEFAULT_TTL_SECONDS
 from cra.storage.base import Claim, ResolutionRecord, SessionRecord
 
 MICRO = 1_000_000
@@ -30,7 +31,6 @@ MICRO = 1_000_000
 # What a limit policy's usage says besides microseconds to wait.
 NEVER = -1
 NO_COST = -2
-
 
 # The context of most requests; nobody writes to it.
 _NOTHING: dict[str, Any] = {}
@@ -58,7 +58,7 @@ class Rules(NamedTuple):
     capture: bool
 
 
-LIBRARY_RULES = Rules(ttl_seconds=3600, max_context_tokens=8000, capture=False)
+LIBRARY_RULES = Rules(DEFAULT_TTL_SECONDS, DEFAULT_CONTEXT_TOKENS, capture=False)
 
 
 class Decided(Struct, frozen=True, kw_only=True):
@@ -117,8 +117,6 @@ def decide(
 
 def merged_context(session: SessionRecord, context: dict[str, Any]) -> dict[str, Any]:
     """Return the context that conditions see: what the host said of the session wins over the request's."""
-    if not session.context:
-        return context
     return {**context, **session.context}
 
 

@@ -264,7 +264,7 @@ class Kernel:
                 check_active(record)
                 snapshot = self.snapshot
                 usage = self.usage(snapshot, record) if snapshot.limits else None
-                batch = live.chain.begin(self.now_us(), self.entropy(_ENTROPY_SIZE))
+                batch = self.begin(live)
                 decided = engine.resolve(snapshot, record, ask, batch, usage, self.rules)
                 change = Change(resolution=decided.record, request_id=decided.resolution.request_id)
                 if self.commit(live, batch, change):
