@@ -32,8 +32,22 @@ CRAError
 ├── IdempotencyConflict
 ├── StorageError
 │   ├── StaleHead
+│   ├── StaleCatalog                decided by atlases that have been replaced meanwhile
 │   ├── StorageFull
 │   └── StorageCorrupt
+├── ServiceError                    what only a service answers
+│   ├── Unauthenticated
+│   ├── Forbidden
+│   ├── TenantNotFound
+│   ├── RouteNotFound
+│   ├── MethodNotAllowed
+│   ├── NotAcceptable
+│   ├── MediaTypeUnsupported
+│   ├── PayloadTooLarge
+│   ├── RequestTimeout
+│   ├── RateLimited                 the service's own limit, not a policy's
+│   ├── Overloaded
+│   └── ServiceUnreachable          raised by the client
 └── MissingExtra
 """
 
@@ -57,6 +71,7 @@ __all__ = [
     "ConfigInvalid",
     "DuplicateRequest",
     "ExecutorMissing",
+    "Forbidden",
     "IdempotencyConflict",
     "InvalidInput",
     "InvalidJSON",
@@ -64,19 +79,32 @@ __all__ = [
     "InvalidRequest",
     "InvalidTrace",
     "LimitExceeded",
+    "MediaTypeUnsupported",
+    "MethodNotAllowed",
     "MissingExtra",
+    "NotAcceptable",
     "NotCanonical",
+    "Overloaded",
+    "PayloadTooLarge",
     "Problem",
+    "RateLimited",
+    "RequestTimeout",
     "ResolutionExpired",
     "ResolutionRequired",
+    "RouteNotFound",
+    "ServiceError",
+    "ServiceUnreachable",
     "SessionEnded",
     "SessionError",
     "SessionExists",
     "SessionNotFound",
+    "StaleCatalog",
     "StaleHead",
     "StorageCorrupt",
     "StorageError",
     "StorageFull",
+    "TenantNotFound",
+    "Unauthenticated",
 ]
 
 
@@ -400,6 +428,13 @@ class StaleHead(StorageError):
     status = 409
 
 
+class StaleCatalog(StorageError):
+    """The tenant's atlases have changed since the decision; load them and decide again."""
+
+    code = "stale_catalog"
+    status = 409
+
+
 class StorageFull(StorageError):
     """A configured bound of the store is reached; nothing was dropped, nothing was added."""
 
@@ -412,6 +447,96 @@ class StorageCorrupt(StorageError):
 
     code = "storage_corrupt"
     status = 500
+
+
+class ServiceError(CRAError):
+    """What a service says about a call before, or instead of, deciding it."""
+
+    code = "service_error"
+
+
+class Unauthenticated(ServiceError):
+    """No credential, or one that is unknown, expired, revoked or malformed; which of these is not said."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(ServiceError):
+    """The credential is good and does not permit this; `details` names the permission."""
+
+    code = "forbidden"
+    status = 403
+
+
+class TenantNotFound(ServiceError):
+    """No tenant of that name."""
+
+    code = "tenant_not_found"
+    status = 404
+
+
+class RouteNotFound(ServiceError):
+    """The service has no such path."""
+
+    code = "route_not_found"
+    status = 404
+
+
+class MethodNotAllowed(ServiceError):
+    """The path takes other methods; `details` has them."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class NotAcceptable(ServiceError):
+    """The path has no representation of the media types that the caller accepts."""
+
+    code = "not_acceptable"
+    status = 406
+
+
+class MediaTypeUnsupported(ServiceError):
+    """The body's media type or encoding is not one that the path takes."""
+
+    code = "media_type_unsupported"
+    status = 415
+
+
+class PayloadTooLarge(ServiceError):
+    """The body or the path is longer than the service takes."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class RequestTimeout(ServiceError):
+    """The body did not arrive in time; nothing was done."""
+
+    code = "request_timeout"
+    status = 408
+
+
+class RateLimited(ServiceError):
+    """The credential or the tenant has used up its share of the service; `details` has the seconds to wait."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class Overloaded(ServiceError):
+    """The service has no room for another call now, or is shutting down; nothing was done."""
+
+    code = "overloaded"
+    status = 503
+
+
+class ServiceUnreachable(ServiceError):
+    """No answer from the service; whether the call took effect is unknown unless it was never sent."""
+
+    code = "service_unreachable"
+    status = 502
 
 
 class MissingExtra(CRAError):

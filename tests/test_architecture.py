@@ -18,7 +18,7 @@ if not (ROOT / "cra" / "_core" / "sha256.pyx").is_file():
 LEVELS = (
     {"cli"},
     {"server", "mcp", "integrations", "testing"},
-    {"adapters", "observability", "audit"},
+    {"adapters", "observability", "audit", "client"},
     {"runtime"},
     {"atlas", "storage"},
     {"protocol", "_core"},

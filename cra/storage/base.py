@@ -1,5 +1,6 @@
 """The storage contract: what every store keeps, and how a change lands."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -87,10 +88,32 @@ class Claim(NamedTuple):
     cost: int
 
 
+class Document(NamedTuple):
+    """A named piece of what a tenant has set: an atlas, a key, a role, a hold.
+
+    `revision` is that of its kind (see `Storage.revision`) when it was last written.
+    """
+
+    kind: str
+    name: str
+    revision: int
+    body: bytes
+
+
+class DocumentWrite(NamedTuple):
+    """Put a document in the place of the one of its kind and name; without a body, remove it."""
+
+    kind: str
+    name: str
+    body: bytes | None
+
+
 class Change(Struct, frozen=True, kw_only=True):
     """The state that lands with a batch of events, or not at all.
 
-    `actions` is added to the session's action_count; `claims` are taken at `claims_at_us`, all or none.
+    `actions` is added to the session's action_count; `claims` are taken at `claims_at_us`, all or none. `purge` names
+    ended sessions that are removed with everything they have. `catalog` is the revision of the tenant's `atlas`
+    documents that the batch was decided by; None when it was decided by none of them.
     """
 
     session: SessionRecord | None = None
@@ -101,10 +124,16 @@ class Change(Struct, frozen=True, kw_only=True):
     actions: int = 0
     claims: tuple[Claim, ...] = ()
     claims_at_us: int = 0
+    purge: tuple[str, ...] = ()
+    documents: tuple[DocumentWrite, ...] = ()
+    catalog: int | None = None
 
 
 NO_CHANGE = Change()
 ONE_ACTION = Change(actions=1)
+
+# Whose sessions they are where nobody speaks of tenants.
+DEFAULT_TENANT = "default"
 
 
 # A counter is dropped when its window has been over for this long: a caller that read the clock before others, and
@@ -129,8 +158,34 @@ class ClaimRefused(Exception):
         self.wait_us = wait_us
 
 
+class CounterRecord(Stored, frozen=True):
+    """What one counter has counted: the times of its last calls for a rate, what was spent for a budget."""
+
+    key: str
+    rate: bool
+    amount: int
+    window_us: int
+    newest_us: int
+    calls_us: tuple[int, ...] = ()
+    spent: int = 0
+    since_us: int = 0
+
+
+class SessionDump(NamedTuple):
+    """Everything a store has of one session; `events` are its lines in pieces, to be taken once."""
+
+    record: SessionRecord
+    events: Iterable[bytes]
+    requests: tuple[str, ...]
+    resolutions: tuple[ResolutionRecord, ...]
+    idempotency: tuple[IdempotencyRecord, ...]
+    approvals: tuple[ApprovalRecord, ...]
+
+
 class Storage(Protocol):
-    """A store of sessions; every method may be called from any thread.
+    """A tenant's part of a store; every method may be called from any thread.
+
+    Nothing in it reads, counts or changes what another tenant has, with the exceptions of `of_tenant` and `tenants`.
 
     INVARIANT: `append` lands whole or not at all, and only on the expected head. When it returns, the events
     survive what `durability` promises; when it times out, the outcome is unknown and `load` tells.
@@ -139,6 +194,19 @@ class Storage(Protocol):
     @property
     def name(self) -> str:
         """`memory`, `sqlite`, `postgres`."""
+        ...
+
+    @property
+    def tenant(self) -> str:
+        """Whose part of the store this is."""
+        ...
+
+    def of_tenant(self, tenant: str) -> "Storage":
+        """Return another tenant's part of the same store; only the store that was opened has to be closed."""
+        ...
+
+    def tenants(self) -> list[str]:
+        """Return the tenants that have a session or a document, in order."""
         ...
 
     @property
@@ -154,8 +222,10 @@ class Storage(Protocol):
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
         """Add a batch and its change.
 
-        Raises `StaleHead` when the head is another, `DuplicateRequest` for a known request_id, `ClaimRefused` when a
-        counter is full, `SessionNotFound`, `SessionExists`, `StorageFull`, `StorageError`.
+        Raises `StaleHead` when the head is another, `StaleCatalog` when `change.catalog` is not the revision of the
+        tenant's `atlas` documents, `DuplicateRequest` for a known request_id, `ClaimRefused` when a counter is full,
+        `SessionNotFound` (also for one to purge), `SessionError` when one to purge is active, `SessionExists`,
+        `StorageFull`, `StorageError`.
         """
         ...
 
@@ -173,8 +243,15 @@ class Storage(Protocol):
 
     def approval(self, approval_id: str) -> ApprovalRecord | None: ...
 
-    def approvals(self, *, session_id: str | None = None, status: str | None = None) -> list[ApprovalRecord]:
-        """Return approvals, oldest first."""
+    def approvals(
+        self,
+        *,
+        session_id: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[ApprovalRecord]:
+        """Return up to `limit` approvals, oldest first, those after the approval `after`."""
         ...
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
@@ -191,8 +268,45 @@ class Storage(Protocol):
         """Return sessions in the order of their ids, those after the id `after`."""
         ...
 
-    def purge(self, session_id: str) -> None:
-        """Remove an ended session with its events; raises `SessionNotFound`, or `SessionError` while active."""
+    def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
+        """Return ended sessions in the order in which they ended, those after the session `after`."""
+        ...
+
+    def ended_count(self) -> int:
+        """Return how many ended sessions there are."""
+        ...
+
+    def document(self, kind: str, name: str) -> Document | None: ...
+
+    def documents(self, kind: str) -> list[Document]:
+        """Return the documents of a kind in the order in which they were first written."""
+        ...
+
+    def revision(self, kind: str) -> int:
+        """Return how many appends have written documents of a kind."""
+        ...
+
+    def dump(self, session_id: str) -> SessionDump:
+        """Return everything about a session, of one moment; raises `SessionNotFound`."""
+        ...
+
+    def restore(self, dump: SessionDump) -> None:
+        """Add a session as it was dumped, whole or not at all.
+
+        Raises `SessionExists`, `InvalidTrace` when its chain does not verify, `StorageFull`, `StorageError`.
+        """
+        ...
+
+    def counters(self) -> Iterator[CounterRecord]:
+        """Yield what the counters have counted."""
+        ...
+
+    def restore_counters(self, counters: Iterable[CounterRecord]) -> None:
+        """Add counters; one that exists keeps what leaves less room."""
+        ...
+
+    def probe(self) -> None:
+        """Raise `StorageError` unless the store would take events now."""
         ...
 
     def close(self) -> None:
