@@ -1,0 +1,1 @@
+"""Who is calling: keys, tokens, and what a proxy says."""
