@@ -73,6 +73,8 @@ class ApprovalRecord(Stored, frozen=True):
     approver: str | None = None
     reason: str | None = None
     parameters: dict[str, Any] | None = None
+    # Who made the call, as the door knows it; the agent is somebody else.
+    requested_by: str | None = None
 
 
 class Claim(NamedTuple):
