@@ -1,0 +1,93 @@
+"""The application: a service put together from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cra.atlas import loader
+from cra.atlas.package import Atlas
+from cra.errors import Unauthenticated
+from cra.runtime.config import Clock, Ids, RuntimeConfig
+from cra.server.identity import Identity
+from cra.server.roles import permissions_of
+from cra.server.service import Authenticate, Service
+from cra.server.settings import ServiceSettings
+from cra.server.tenancy import Tenancy
+from cra.storage.base import DEFAULT_TENANT, Storage
+from cra.storage.open import open_storage
+
+
+class Application(Starlette):
+    """The ASGI application; `service` is what answers."""
+
+    def __init__(self, service: Service, storage: Storage) -> None:
+        self.service = service
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            yield
+            service.closing = True
+            for tenant in service.tenancy:
+                await tenant.runtime.close()
+            storage.close()
+
+        super().__init__(lifespan=lifespan)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return what takes every scope. PERF: the service itself, without a layer around it."""
+        service, router = self.service, self.router
+
+        async def take(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await service(scope, receive, send)
+            elif scope["type"] == "lifespan":
+                await router(scope, receive, send)
+
+        return take
+
+
+def create_app(
+    settings: ServiceSettings | None = None,
+    *,
+    storage: Storage | None = None,
+    clock: Clock | None = None,
+    ids: Ids | None = None,
+    atlases: tuple[Atlas, ...] = (),
+    register: Callable[[Any], None] | None = None,
+    authenticate: Authenticate | None = None,
+) -> Application:
+    """Return the application for some settings.
+
+    `storage`, `clock`, `ids`, `atlases`, `register` and `authenticate` are for tests, and stand in for what the
+    settings name.
+    """
+    settings = settings or ServiceSettings()
+    more: dict[str, Any] = {name: value for name, value in (("clock", clock), ("ids", ids)) if value is not None}
+    config = RuntimeConfig(**{**settings.runtime, **more})
+    if storage is None:
+        storage = open_storage(settings.storage, max_sessions=config.max_sessions, max_events=config.max_events)
+    baseline = [*(loader.load(path) for path in settings.atlases), *atlases]
+    tenancy = Tenancy(storage, config, baseline, register)
+    return Application(Service(settings, tenancy, authenticate or _provisional(settings)), storage)
+
+
+def _provisional(settings: ServiceSettings) -> Authenticate:
+    identity = Identity(
+        tenant=DEFAULT_TENANT,
+        subject="dev",
+        roles=("admin",),
+        permissions=permissions_of(["admin"], DEFAULT_TENANT),
+        credential="dev",
+    )
+
+    async def authenticate(scope: Any) -> Identity:
+        if not settings.dev:
+            raise Unauthenticated("a credential is needed", hint="send `Authorization: Bearer KEY`")
+        return identity
+
+    return authenticate

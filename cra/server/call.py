@@ -1,0 +1,168 @@
+"""One call to the service, as its handler sees it, and what the handler answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from cra._core.canonical import dumps
+from cra.errors import InvalidRequest
+from cra.protocol.codec import split_validation_error
+from cra.protocol.jsontext import decode
+
+if TYPE_CHECKING:
+    from cra.server.identity import Identity
+    from cra.server.routes import Route
+    from cra.server.service import Service
+    from cra.server.tenancy import Tenant
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+T = TypeVar("T")
+
+JSON = "application/json"
+MAX_BODY_DEPTH = 64
+
+
+class Response:
+    """A whole answer; `media` is its content type, `headers` are added to those that every answer has."""
+
+    __slots__ = ("body", "headers", "media", "status")
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        status: int = 200,
+        *,
+        media: str = JSON,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.media = media
+        self.headers = headers
+
+
+class Stream:
+    """An answer in pieces, each sent when the reader has room for it; `headers` as in `Response`."""
+
+    __slots__ = ("headers", "media", "pieces", "status")
+
+    def __init__(
+        self, pieces: AsyncIterator[bytes], *, media: str, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        self.pieces = pieces
+        self.status = 200
+        self.media = media
+        self.headers = headers
+
+
+Answer = Response | Stream
+Handler = Callable[["Call"], Awaitable[Answer]]
+
+
+def json_response(value: Any, status: int = 200, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> Response:
+    """Answer with a JSON value, written canonically; structs are written as their fields."""
+    # NOTE: not msgspec's encoder, which refuses integers above 64 bits.
+    return Response(dumps(msgspec.to_builtins(value)), status, headers=headers)
+
+
+class Call:
+    """A call that has a route and an identity that may take it."""
+
+    __slots__ = ("_body", "headers", "identity", "media", "path", "request_id", "route", "scope", "service", "tenant")
+
+    # The first three are set by the dispatcher before a handler of a route with a permission sees the call.
+    identity: Identity
+    tenant: Tenant
+    route: Route
+
+    def __init__(
+        self, service: Service, scope: Scope, headers: Mapping[bytes, bytes], path: Mapping[str, str], body: bytes
+    ) -> None:
+        self.service = service
+        self.scope = scope
+        # Names are in lower case; of a repeated one only the last value.
+        self.headers = headers
+        self.path = path
+        self.request_id = ""
+        # What the answer is to be written as: the caller's choice among `route.gives`.
+        self.media = JSON
+        self._body = body
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """The query's parameters, each with its values; raises `InvalidRequest` for what is not UTF-8."""
+        return parse_query(self.scope["query_string"])
+
+    def parameters(self, kind: type[T]) -> T:
+        """Return the query as a struct; raises `InvalidRequest` for one that is unknown, repeated or out of range."""
+        lists = {
+            field.encode_name
+            for field in msgspec.structs.fields(kind)  # type: ignore[arg-type]  # a struct, as the caller says
+            if isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.VarTupleType)
+        }
+        values: dict[str, Any] = {}
+        for name, given in self.query.items():
+            if len(given) > 1 and name not in lists:
+                raise InvalidRequest(f"query parameter `{name}` is given {len(given)} times, expected once")
+            values[name] = given if name in lists else given[0]
+        try:
+            return msgspec.convert(values, kind, strict=False)
+        except msgspec.ValidationError as error:
+            words, pointer = split_validation_error(error)
+            where = f" `{pointer[1:]}`" if pointer else ""
+            raise InvalidRequest(f"query parameter{where}: {words[:1].lower()}{words[1:]}") from None
+
+    async def body(self) -> bytes:
+        """Return the body; it has arrived whole before the handler began."""
+        return self._body
+
+    async def json(self, kind: type[T]) -> T:
+        """Return the body as a struct; raises `InvalidJSON`, or `InvalidRequest` with the pointer of the place."""
+        return self.struct(decode(self._body, max_depth=MAX_BODY_DEPTH), kind)
+
+    def struct(self, value: Any, kind: type[T]) -> T:
+        """Return decoded JSON as a struct, as `json` does."""
+        try:
+            return msgspec.convert(value, kind, strict=True)
+        except msgspec.ValidationError as error:
+            words, pointer = split_validation_error(error)
+            raise InvalidRequest(
+                f"body{pointer and f' at `{pointer}`'}: {words[:1].lower()}{words[1:]}",
+                pointer=pointer,
+                hint="see this path in /openapi.json",
+            ) from None
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header as text, None when it is absent; raises `InvalidRequest` for what is not ASCII."""
+        value = self.headers.get(name)
+        if value is None:
+            return None
+        if not value.isascii():
+            raise InvalidRequest(f"header `{name.decode()}` is not ASCII")
+        return value.decode("ascii")
+
+
+def parse_query(query: bytes) -> dict[str, list[str]]:
+    """Return the parameters of a query string; raises `InvalidRequest` for what is not UTF-8."""
+    found: dict[str, list[str]] = {}
+    if not query:
+        return found
+    for pair in query.split(b"&"):
+        if not pair:
+            continue
+        name, _, value = pair.partition(b"=")
+        try:
+            found.setdefault(_text(name), []).append(_text(value))
+        except UnicodeDecodeError:
+            raise InvalidRequest("the query is not UTF-8") from None
+    return found
+
+
+def _text(piece: bytes) -> str:
+    return unquote_to_bytes(piece.replace(b"+", b" ")).decode("utf-8")
