@@ -120,6 +120,12 @@ cdef class RateWindow:
         with cython.critical_section(self):
             return self.count - self.expired(max(now_us, self.newest))
 
+    def calls(self) -> tuple:
+        """Return the times of the calls that are kept, oldest first; taken again, they make the same window."""
+        cdef int64_t i
+        with cython.critical_section(self):
+            return tuple([self.at(i) for i in range(self.count)])
+
 
 @cython.final
 cdef class BudgetWindow:
@@ -180,6 +186,11 @@ cdef class BudgetWindow:
         _time(now_us)
         with cython.critical_section(self):
             return self.spent_at(max(now_us, self.newest))
+
+    def state(self) -> tuple:
+        """Return what was spent in the newest window, when that began, and when something was last spent."""
+        with cython.critical_section(self):
+            return self.spent, self.since, self.newest
 
 
 cdef int64_t _amount(object value, str name) except -1:
