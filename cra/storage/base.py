@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from cra._core.chain import EventBatch
+from cra.errors import ConfigInvalid
 
 
 class Stored(Struct, frozen=True, kw_only=True, gc=False):
@@ -136,6 +137,14 @@ ONE_ACTION = Change(actions=1)
 
 # Whose sessions they are where nobody speaks of tenants.
 DEFAULT_TENANT = "default"
+_LONGEST_TENANT = 63
+
+
+def check_tenant(tenant: str) -> str:
+    """Return a tenant's name; raises `ConfigInvalid` for one that no store keeps."""
+    if not isinstance(tenant, str) or not 1 <= len(tenant) <= _LONGEST_TENANT:
+        raise ConfigInvalid(f"tenant is `{str(tenant)[:64]}`, expected 1 to {_LONGEST_TENANT} characters")
+    return tenant
 
 
 # A counter is dropped when its window has been over for this long: a caller that read the clock before others, and
@@ -226,8 +235,8 @@ class Storage(Protocol):
 
         Raises `StaleHead` when the head is another, `StaleCatalog` when `change.catalog` is not the revision of the
         tenant's `atlas` documents, `DuplicateRequest` for a known request_id, `ClaimRefused` when a counter is full,
-        `SessionNotFound` (also for one to purge), `SessionError` when one to purge is active, `SessionExists`,
-        `StorageFull`, `StorageError`.
+        `SessionNotFound` (also for one to purge), `SessionError` when one to purge is active or the session of the
+        batch, `SessionExists`, `StorageFull`, `StorageError`.
         """
         ...
 
@@ -253,7 +262,10 @@ class Storage(Protocol):
         after: str | None = None,
         limit: int | None = None,
     ) -> list[ApprovalRecord]:
-        """Return up to `limit` approvals, oldest first, those after the approval `after`."""
+        """Return up to `limit` approvals, oldest first, those after the approval `after`.
+
+        Raises `SessionNotFound`, and `ApprovalNotFound` when there is no `after` among them.
+        """
         ...
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
@@ -271,7 +283,10 @@ class Storage(Protocol):
         ...
 
     def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
-        """Return ended sessions in the order in which they ended, those after the session `after`."""
+        """Return the sessions that ended before a time, by when they ended and then by id, those after the session `after`.
+
+        Raises `SessionNotFound` when `after` is no ended session.
+        """
         ...
 
     def ended_count(self) -> int:
@@ -285,7 +300,7 @@ class Storage(Protocol):
         ...
 
     def revision(self, kind: str) -> int:
-        """Return how many appends have written documents of a kind."""
+        """Return how many appends have written, or removed, documents of a kind."""
         ...
 
     def dump(self, session_id: str) -> SessionDump:
