@@ -41,6 +41,10 @@ ROLES: Mapping[str, frozenset[str]] = {
 # Roles that are worth nothing without an agent to act as.
 AGENT_ROLES = frozenset({"agent"})
 
+# What a credential that acts as one agent can have at most, whatever its roles say: who could make keys or decide
+# approvals would no longer be that agent only.
+_FOR_AGENTS = frozenset(_ACT | {"traces.verify", "atlases.read", "approvals.read"})
+
 # In `system` live tenants, and who may manage them; nobody resolves or executes there.
 _IN_SYSTEM = frozenset(
     {"tenants.manage", "keys.read", "keys.manage", "roles.manage", "service.metrics"}
@@ -49,21 +53,29 @@ _IN_SYSTEM = frozenset(
 _NOT_IN_TENANTS = frozenset({"tenants.manage"})
 
 
-def effective(permissions: Iterable[str], tenant: str) -> frozenset[str]:
-    """Return those of the permissions that mean something in a tenant."""
+def effective(permissions: Iterable[str], tenant: str, *, agent_id: str | None = None) -> frozenset[str]:
+    """Return those of the permissions that mean something in a tenant, and for who acts as an agent."""
     wanted = frozenset(permissions)
+    if agent_id is not None:
+        wanted &= _FOR_AGENTS
     return wanted & _IN_SYSTEM if tenant == SYSTEM_TENANT else wanted - _NOT_IN_TENANTS
 
 
 def permissions_of(
-    roles: Iterable[str], tenant: str, *, custom: Mapping[str, Iterable[str]] | None = None
+    roles: Iterable[str],
+    tenant: str,
+    *,
+    custom: Mapping[str, Iterable[str]] | None = None,
+    agent_id: str | None = None,
 ) -> frozenset[str]:
     """Return what roles permit together in a tenant; a role that nobody knows permits nothing."""
     own = custom or {}
     found: set[str] = set()
     for role in roles:
+        if role in AGENT_ROLES and agent_id is None:
+            continue
         found.update(ROLES.get(role) or own.get(role, ()))
-    return effective(found & PERMISSIONS.keys(), tenant)
+    return effective(found & PERMISSIONS.keys(), tenant, agent_id=agent_id)
 
 
 def check_permissions(permissions: Iterable[str], *, pointer: str = "/permissions") -> frozenset[str]:
