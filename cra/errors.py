@@ -39,12 +39,16 @@ CRAError
 │   ├── Unauthenticated
 │   ├── Forbidden
 │   ├── TenantNotFound
+│   ├── KeyNotFound
+│   ├── RoleNotFound
+│   ├── AdministrationConflict      there already, or still needed
 │   ├── RouteNotFound
 │   ├── MethodNotAllowed
 │   ├── NotAcceptable
 │   ├── MediaTypeUnsupported
 │   ├── PayloadTooLarge
 │   ├── RequestTimeout
+│   ├── CallTimeout
 │   ├── RateLimited                 the service's own limit, not a policy's
 │   ├── Overloaded
 │   └── ServiceUnreachable          raised by the client
@@ -58,6 +62,7 @@ __all__ = [
     "ActionDenied",
     "ActionFailed",
     "ActionTimeout",
+    "AdministrationConflict",
     "ApprovalConflict",
     "ApprovalError",
     "ApprovalNotFound",
@@ -67,6 +72,7 @@ __all__ = [
     "AtlasInvalid",
     "AtlasNotFound",
     "CRAError",
+    "CallTimeout",
     "ClockSkew",
     "ConfigInvalid",
     "DuplicateRequest",
@@ -78,6 +84,7 @@ __all__ = [
     "InvalidParameters",
     "InvalidRequest",
     "InvalidTrace",
+    "KeyNotFound",
     "LimitExceeded",
     "MediaTypeUnsupported",
     "MethodNotAllowed",
@@ -91,6 +98,7 @@ __all__ = [
     "RequestTimeout",
     "ResolutionExpired",
     "ResolutionRequired",
+    "RoleNotFound",
     "RouteNotFound",
     "ServiceError",
     "ServiceUnreachable",
@@ -476,6 +484,27 @@ class TenantNotFound(ServiceError):
     status = 404
 
 
+class KeyNotFound(ServiceError):
+    """The tenant has no key of that id."""
+
+    code = "key_not_found"
+    status = 404
+
+
+class RoleNotFound(ServiceError):
+    """The tenant has no role of that name."""
+
+    code = "role_not_found"
+    status = 404
+
+
+class AdministrationConflict(ServiceError):
+    """The tenant, key or role is there already, built in, or still needed; nothing was changed."""
+
+    code = "administration_conflict"
+    status = 409
+
+
 class RouteNotFound(ServiceError):
     """The service has no such path."""
 
@@ -516,6 +545,13 @@ class RequestTimeout(ServiceError):
 
     code = "request_timeout"
     status = 408
+
+
+class CallTimeout(ServiceError):
+    """The call took longer than the service lets any take; what it has recorded stands, and its trace tells."""
+
+    code = "call_timeout"
+    status = 504
 
 
 class RateLimited(ServiceError):
