@@ -37,6 +37,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "typer": ("cli",),
     "click": ("cli",),
     "rich": ("cli",),
+    "httpx": ("client",),
     "starlette": ("server",),
     "uvicorn": ("server",),
     "uvloop": ("server",),
@@ -52,7 +53,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cpython": ("_core",),
     "libc": ("_core",),
 }
-ONLY_WHERE_USED = {"jsonschema", "referencing", "apsw", "psycopg"}  # never at the top of a module
+ONLY_WHERE_USED = {"jsonschema", "referencing", "apsw", "psycopg", "httpx"}  # never at the top of a module
 
 # Modules above 500 lines, each with the one idea that keeps it whole.
 LONG: dict[str, str] = {"cra/errors.py": "every error in one tree, each a few lines"}
