@@ -44,6 +44,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "httptools": ("server",),
     "websockets": ("server",),
     "prometheus_client": ("server",),
+    "joserfc": ("server",),
+    "throttled": ("server",),
     "opentelemetry": ("observability",),
     "mcp": ("mcp",),
     "pytest": ("testing",),
