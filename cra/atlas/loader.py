@@ -7,17 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cra._core.canonical import dumps
 from cra.atlas._archive import read_archive, write_archive
 from cra.atlas._folder import read_folder
 from cra.atlas._parts import named_files
 from cra.atlas._tree import KEPT, MANIFEST, ROOMS, Tree, shown, tree_of
 from cra.atlas.bounds import DEFAULT_BOUNDS, Bounds
-from cra.atlas.package import Atlas, make_atlas
+from cra.atlas.package import Atlas, effective_manifest, make_atlas
 from cra.atlas.validator import Verdict, judge
 from cra.errors import AtlasInvalid, AtlasNotFound, InvalidJSON, Problem
 from cra.protocol.jsontext import decode
 
-__all__ = ["inspect", "inspect_json", "load", "load_json", "pack", "read_tree"]
+__all__ = ["archive_of", "inspect", "inspect_json", "load", "load_archive", "load_json", "pack", "read_tree"]
 
 Source = str | os.PathLike[str]
 
@@ -41,6 +42,21 @@ def load_json(
     """Make an atlas of a manifest (JSON text or its value) and the files beside it, as they would lie in a folder."""
     tree = _tree_of_json(data, files, source)
     return _atlas(tree, judge(tree, bounds))
+
+
+def load_archive(data: bytes, *, source: str = "memory", bounds: Bounds = DEFAULT_BOUNDS) -> Atlas:
+    """Read an atlas from the bytes of a `.atlas` archive; as `load`."""
+    tree = Tree(source)
+    if len(data) > bounds.max_archive_bytes:
+        tree.refuse("too_large", f"the archive has more than {bounds.max_archive_bytes} bytes", file=MANIFEST)
+    else:
+        tree = read_archive(data, source, bounds)
+    return _atlas(tree, judge(tree, bounds))
+
+
+def archive_of(atlas: Atlas) -> bytes:
+    """Return an archive of the effective manifest and the context files; the same atlas gives the same bytes."""
+    return write_archive({MANIFEST: dumps(effective_manifest(atlas.manifest)), **atlas.files})
 
 
 def inspect(path: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> Verdict:
