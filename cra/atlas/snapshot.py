@@ -99,7 +99,8 @@ class _Pack(NamedTuple):
 class Snapshot:
     """Everything that can be worked out before a request comes; immutable.
 
-    Reloading an atlas makes a new snapshot; sessions see it at their next call.
+    Reloading an atlas makes a new snapshot; sessions see it at their next call. `catalog` is the revision of the
+    tenant's stored atlases that it was made of; None when atlases are not stored. It is no part of the digest.
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class Snapshot:
         "atlases",
         "blocks",
         "capabilities",
+        "catalog",
         "confirming",
         "context",
         "default_decision",
@@ -126,8 +128,9 @@ class Snapshot:
         "uses_context",
     )
 
-    def __init__(self, atlases: Sequence[Atlas], default_decision: str = "allow") -> None:
+    def __init__(self, atlases: Sequence[Atlas], default_decision: str = "allow", catalog: int | None = None) -> None:
         self.atlases = tuple(atlases)
+        self.catalog = catalog
         self.default_decision = default_decision
         self.atlas_index = {atlas.atlas_id: number for number, atlas in enumerate(self.atlases)}
         self.digest = digest(
