@@ -1,6 +1,7 @@
 """What the synchronous and the asynchronous runtime have in common."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,18 +13,21 @@ from cra._core.chain import verify
 from cra.atlas.package import Atlas
 from cra.atlas.registry import Registry
 from cra.atlas.snapshot import RISK_RANK, Snapshot
-from cra.errors import ClockSkew, InvalidRequest
+from cra.errors import ClockSkew, InvalidRequest, StorageError
 from cra.protocol.carp import ExecuteResponse, Operation, Request, Resolution
 from cra.protocol.codec import check_request, decode_request
 from cra.protocol.fields import RiskTier
 from cra.protocol.times import format_timestamp, parse_timestamp
 from cra.protocol.trace import ChainVerification, Trace
+from cra.runtime.administration import Administration
 from cra.runtime.calls import Order, response_bytes
+from cra.runtime.catalog import Catalog
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.engine import Ask, ask_of
 from cra.runtime.execution import Execution
 from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import Kernel, check_text, json_object
+from cra.runtime.watch import Subscription
 from cra.storage.base import SessionRecord
 from cra.storage.open import open_storage
 
@@ -51,10 +55,13 @@ class RuntimeBase:
         storage = open_storage(
             self.config.storage, max_sessions=self.config.max_sessions, max_events=self.config.max_events
         )
-        self._registry = Registry(self.config.default_decision)
+        self._registry = Registry(self.config.default_decision, stored=self.config.stored_atlases)
         self._kernel = Kernel(self.config, storage, self._registry.snapshot)
+        if self.config.stored_atlases:
+            self._kernel.catalog = Catalog(storage, self._registry)
         self._executors = ExecutorTable()
         self._execution = Execution(self._kernel, self._executors)
+        self._administration = Administration(self._kernel, self._registry)
 
     # Atlases
 
@@ -86,16 +93,33 @@ class RuntimeBase:
         return self._add(loader.load_json(document, files or {}), replace=replace)
 
     def _add(self, atlas: Atlas, *, replace: bool) -> Atlas:
-        self._kernel.snapshot = self._registry.add(atlas, replace=replace)
+        self._kernel.swap(lambda: self._registry.add(atlas, replace=replace))
         return atlas
 
     def unload_atlas(self, atlas_id: str) -> None:
         """Unload an atlas; raises `AtlasNotFound`, or `AtlasConflict` when another one depends on it."""
-        self._kernel.snapshot = self._registry.remove(atlas_id)
+        self._kernel.swap(lambda: self._registry.remove(atlas_id))
 
     def list_atlases(self) -> list[Atlas]:
         """Return the loaded atlases in load order."""
         return list(self.snapshot.atlases)
+
+    # Sessions
+
+    def _end_session(self, session_id: str, reason: str) -> SessionRecord:
+        ended = self._kernel.end_session(session_id, reason)
+        # The session has ended whatever becomes of older ones, which the next end takes up again.
+        with suppress(StorageError):
+            self._administration.retain()
+        return ended
+
+    def subscribe(self, session_id: str, callback: Callable[[], object]) -> Subscription:
+        """Call back after every commit that this runtime makes in a session, until the subscription is closed.
+
+        It is called in the thread that committed, while the session is locked: it should only wake somebody up, who
+        then reads the trace. What it raises is dropped. Commits of other processes are not told.
+        """
+        return self._kernel.watchers.add(session_id, callback)
 
     # Executors
 
@@ -213,7 +237,7 @@ class RuntimeBase:
         decided, events = self._kernel.preview(session_id, ask)
         return Simulation(answer=decided.resolution, canonical=decided.canonical, events=Trace(events))
 
-    def _order_of(self, request: Request) -> Order:
+    def _order_of(self, request: Request, actor: str | None) -> Order:
         execution = request.execution
         if isinstance(execution, UnsetType):
             raise InvalidRequest("execution is missing", pointer="/execution")
@@ -232,6 +256,7 @@ class RuntimeBase:
             request_id=request.request_id,
             risk=RISK_RANK[request.task.risk_tier],
             simulate=request.operation is Operation.VALIDATE,
+            actor=actor,
         )
 
     # The past

@@ -1,19 +1,25 @@
 """Approvals: a person's yes or no to one call."""
 
+import time
 from collections.abc import Callable
+from threading import Event
 from typing import Literal
 
 from msgspec import structs
 
 from cra._core.chain import EventBatch
-from cra.errors import ApprovalConflict, ApprovalNotFound
+from cra.errors import ApprovalConflict, ApprovalNotFound, InvalidRequest
 from cra.protocol.times import format_timestamp
-from cra.runtime.kernel import Kernel, check_active, check_text, check_uuid
+from cra.runtime.kernel import Kernel, check_active, check_text, check_uuid, same_person
 from cra.storage.base import ApprovalRecord, Change
 
 # Inside the class `list` is its method.
 Records = list[ApprovalRecord]
 Status = Literal["pending", "granted", "rejected", "expired", "used"]
+
+# How long a decision that another process recorded may go unseen by who waits for it.
+POLL_SECONDS = 1.0
+_LONGEST_WAIT = 3600
 
 _EVENT = {"granted": "approval.granted", "rejected": "approval.rejected"}
 
@@ -24,9 +30,21 @@ class Approvals:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
-    def list(self, *, session_id: str | None = None, status: Status | None = None) -> Records:
-        """Return approvals, oldest first."""
-        return self._kernel.storage.approvals(session_id=session_id, status=status)
+    def list(
+        self,
+        *,
+        session_id: str | None = None,
+        status: Status | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Records:
+        """Return approvals, oldest first: up to `limit` of them, those after the approval `after`."""
+        given: object = limit
+        if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+            raise InvalidRequest(f"limit is `{given}`, expected a whole number from 1", pointer="/limit")
+        if after is not None:
+            check_uuid("after", after)
+        return self._kernel.storage.approvals(session_id=session_id, status=status, after=after, limit=limit)
 
     def get(self, approval_id: str) -> ApprovalRecord:
         """Return one approval; raises `ApprovalNotFound`."""
@@ -35,6 +53,26 @@ class Approvals:
         if found is None:
             raise ApprovalNotFound(f"approval `{approval_id}` does not exist")
         return found
+
+    def wait(self, approval_id: str, seconds: float) -> ApprovalRecord:
+        """Return an approval as soon as it is decided, over or used, and after `seconds` (0 to 3600) as it is then.
+
+        A decision of this runtime is seen at once, one of another process within a second.
+        """
+        end = time.monotonic() + check_wait(seconds)
+        changed = Event()
+        with self._kernel.watchers.add(self.get(approval_id).session_id, changed.set):
+            while True:
+                record = self.get(approval_id)
+                left = end - time.monotonic()
+                if left <= 0 or self.is_settled(record):
+                    return record
+                changed.wait(min(left, POLL_SECONDS))
+                changed.clear()
+
+    def is_settled(self, record: ApprovalRecord) -> bool:
+        """Whether nobody has to decide any more."""
+        return record.status != "pending" or self._kernel.now_us() >= record.expires_us
 
     def grant(self, approval_id: str, *, approver: str, reason: str | None = None) -> ApprovalRecord:
         """Record that `approver` agrees.
@@ -63,7 +101,10 @@ class Approvals:
         def decide(record: ApprovalRecord, batch: EventBatch) -> ApprovalRecord:
             if record.status != "pending":
                 raise ApprovalConflict(f"approval `{approval_id}` is {record.status}, expected pending")
-            if _same_person(approver, record.agent_id):
+            # INVARIANT: who asked does not answer, neither the agent nor whoever made the call for it.
+            if any(
+                asker is not None and same_person(approver, asker) for asker in (record.agent_id, record.requested_by)
+            ):
                 raise ApprovalConflict(
                     f"approver `{approver}` asked for approval `{approval_id}`",
                     hint="somebody else has to decide",
@@ -119,5 +160,9 @@ class Approvals:
             return self._kernel.commit_until_done(live, build)
 
 
-def _same_person(approver: str, agent_id: str) -> bool:
-    return approver.strip().casefold() == agent_id.strip().casefold()
+def check_wait(seconds: float) -> float:
+    """Return how long to wait, or raise `InvalidRequest`."""
+    given: object = seconds
+    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given <= _LONGEST_WAIT:
+        raise InvalidRequest(f"seconds is `{given}`, expected 0 to {_LONGEST_WAIT}", pointer="/seconds")
+    return float(given)

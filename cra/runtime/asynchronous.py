@@ -16,11 +16,11 @@ from cra.protocol.fields import RiskTier
 from cra.protocol.trace import ChainVerification, Trace
 from cra.runtime import engine
 from cra.runtime._base import RuntimeBase, Simulation, verify_trace
-from cra.runtime.approvals import Approvals, Records, Status
+from cra.runtime.awaited import AsyncAdministration, AsyncApprovals
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.executors import WorkerThreads
-from cra.storage.base import ApprovalRecord, SessionRecord
+from cra.storage.base import SessionRecord
 
 _STORE_THREADS = 64
 
@@ -39,7 +39,8 @@ class AsyncCRARuntime(RuntimeBase):
         super().__init__(config)
         self._workers = WorkerThreads(self.config.executor_threads)
         self._threads: ThreadPoolExecutor | None = None
-        self.approvals = AsyncApprovals(self)
+        self.approvals = AsyncApprovals(self._kernel, self._off)
+        self.administration = AsyncAdministration(self._administration, self._off)
 
     async def __aenter__(self) -> AsyncCRARuntime:
         return self
@@ -122,7 +123,7 @@ class AsyncCRARuntime(RuntimeBase):
         self, session_id: str, reason: Literal["completed", "timeout", "error", "cancelled"] = "completed"
     ) -> SessionRecord:
         """End a session; it takes no more calls."""
-        return await self._off(self._kernel.end_session, session_id, reason)
+        return await self._off(self._end_session, session_id, reason)
 
     # Deciding
 
@@ -151,6 +152,7 @@ class AsyncCRARuntime(RuntimeBase):
         *,
         idempotency_key: str | None = None,
         approval_id: str | None = None,
+        actor: str | None = None,
     ) -> Any:
         """Run an action if policy allows it, and return its result; see `CRARuntime.execute`."""
         order = Order(
@@ -160,6 +162,7 @@ class AsyncCRARuntime(RuntimeBase):
             resolution_id=resolution_id,
             idempotency_key=idempotency_key,
             approval_id=approval_id,
+            actor=actor,
         )
         return (await self._execute(order)).value()
 
@@ -216,7 +219,7 @@ class AsyncCRARuntime(RuntimeBase):
 
     # The wire
 
-    async def handle(self, request: Request | bytes | str | Mapping[str, Any]) -> bytes:
+    async def handle(self, request: Request | bytes | str | Mapping[str, Any], *, actor: str | None = None) -> bytes:
         """Answer a CARP request with the canonical JSON of its response; see `CRARuntime.handle`."""
         carp = self._request(request)
         live = await self._off(self._kernel.live, carp.requester.session_id)
@@ -224,7 +227,7 @@ class AsyncCRARuntime(RuntimeBase):
         if carp.operation is Operation.RESOLVE:
             decided = await self._off(self._kernel.resolve, live.record.session_id, engine.ask_of(carp))
             return decided.canonical
-        return response_bytes((await self._execute(self._order_of(carp))).response())
+        return response_bytes((await self._execute(self._order_of(carp, actor))).response())
 
     async def simulate(
         self,
@@ -269,31 +272,3 @@ async def _settled(step: asyncio.Future[Any]) -> None:
     while not step.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait({step})
-
-
-class AsyncApprovals:
-    """`Approvals`, awaited."""
-
-    def __init__(self, runtime: AsyncCRARuntime) -> None:
-        self._off = runtime._off
-        self._approvals = Approvals(runtime._kernel)
-
-    async def list(self, *, session_id: str | None = None, status: Status | None = None) -> Records:
-        """Return approvals, oldest first."""
-        return await self._off(self._approvals.list, session_id=session_id, status=status)
-
-    async def get(self, approval_id: str) -> ApprovalRecord:
-        """Return one approval; raises `ApprovalNotFound`."""
-        return await self._off(self._approvals.get, approval_id)
-
-    async def grant(self, approval_id: str, *, approver: str, reason: str | None = None) -> ApprovalRecord:
-        """Record that `approver` agrees; see `Approvals.grant`."""
-        return await self._off(self._approvals.grant, approval_id, approver=approver, reason=reason)
-
-    async def reject(self, approval_id: str, *, approver: str, reason: str | None = None) -> ApprovalRecord:
-        """Record that `approver` does not agree; see `Approvals.reject`."""
-        return await self._off(self._approvals.reject, approval_id, approver=approver, reason=reason)
-
-    async def expire(self) -> Records:
-        """Record the expiry of every open approval whose time is over; returns those."""
-        return await self._off(self._approvals.expire)

@@ -26,7 +26,7 @@ from cra.runtime import engine
 from cra.runtime.calls import Ending, Order, Permit, recalled
 from cra.runtime.engine import MICRO, Verdict
 from cra.runtime.executors import Executor, ExecutorTable
-from cra.runtime.kernel import Kernel, Live
+from cra.runtime.kernel import Kernel, Live, same_person
 from cra.storage.base import NO_CHANGE, ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord
 
 _VIOLATION = {"rate_limited": "rate_limit", "budget_exceeded": "budget", "deny": "denied_action"}
@@ -246,10 +246,12 @@ class Attempt:
         """Return the granted approval that covers this call, or None when a person still has to decide."""
         order, storage = self._order, self._kernel.storage
         if order.approval_id is None:
-            for record in storage.approvals(session_id=order.session_id, status="granted"):
-                if self._covers(record):
-                    return record
-            return None
+            granted = storage.approvals(session_id=order.session_id, status="granted")
+            covering = [record for record in granted if self._covers(record)]
+            own = [record for record in covering if self._is_approver(record)]
+            if own and len(own) == len(covering):
+                self._refuse_approval(own[0])
+            return next((record for record in covering if record not in own), None)
         found = storage.approval(order.approval_id)
         if found is None or found.session_id != order.session_id:
             raise Refusal(
@@ -258,15 +260,18 @@ class Attempt:
             )
         if found.status == "pending" and self._binds(found) and self.batch.now_us < found.expires_us:
             return None
-        if not self._covers(found):
-            raise Refusal(
-                ApprovalConflict(
-                    f"approval `{order.approval_id}` does not cover this call: {self._mismatch(found)}",
-                    hint="call execute without approval_id to ask for a new one",
-                ),
-                violation="unauthorized",
-            )
+        if not self._covers(found) or self._is_approver(found):
+            self._refuse_approval(found)
         return found
+
+    def _refuse_approval(self, record: ApprovalRecord) -> NoReturn:
+        raise Refusal(
+            ApprovalConflict(
+                f"approval `{record.approval_id}` does not cover this call: {self._mismatch(record)}",
+                hint="call execute without approval_id to ask for a new one",
+            ),
+            violation="unauthorized",
+        )
 
     def _binds(self, record: ApprovalRecord) -> bool:
         # INVARIANT: an approval holds for one requester, one action, one set of parameters and one snapshot.
@@ -280,6 +285,11 @@ class Attempt:
     def _covers(self, record: ApprovalRecord) -> bool:
         return record.status == "granted" and self._binds(record) and self.batch.now_us < record.expires_us
 
+    def _is_approver(self, record: ApprovalRecord) -> bool:
+        # INVARIANT: nobody makes a call by their own consent, whoever asked for it.
+        actor, approver = self._order.actor, record.approver
+        return actor is not None and approver is not None and same_person(actor, approver)
+
     def _mismatch(self, record: ApprovalRecord) -> str:
         if record.status != "granted":
             return f"it is {record.status}"
@@ -291,6 +301,8 @@ class Attempt:
             return "the atlases have changed since it was asked for"
         if self.batch.now_us >= record.expires_us:
             return f"it expired at {format_timestamp(record.expires_us)}"
+        if self._is_approver(record):
+            return "who granted it makes the call"
         return "it is for another requester"
 
     def _ask_for_approval(self, resolution: ResolutionRecord, bound: BoundAction, verdict: Verdict) -> Ending:
@@ -321,17 +333,18 @@ class Attempt:
                 expires_us=now_us + kernel.config.approval_ttl_seconds * MICRO,
                 # The approver has to see what is asked; the record keeps it only as long as the approval.
                 parameters=self._parameters,
+                requested_by=order.actor,
             )
-            self.batch.add(
-                "approval.requested",
-                {
-                    "approval_id": record.approval_id,
-                    "action_id": order.action_id,
-                    "parameters_hash": self._hash,
-                    "policy_id": policy.policy_id,
-                    "expires_at": format_timestamp(record.expires_us),
-                },
-            )
+            asked = {
+                "approval_id": record.approval_id,
+                "action_id": order.action_id,
+                "parameters_hash": self._hash,
+                "policy_id": policy.policy_id,
+                "expires_at": format_timestamp(record.expires_us),
+            }
+            if order.actor is not None:
+                asked["requested_by"] = order.actor
+            self.batch.add("approval.requested", asked)
             self._land(approval=record)
         else:
             self._land()
@@ -387,6 +400,7 @@ class Attempt:
             idempotency=idempotency,
             claims=tuple(claims),
             claims_at_us=limits_us,
+            catalog=self._snapshot.catalog,
         )
         return Permit(
             live=self._live,
@@ -411,6 +425,9 @@ class Attempt:
         resolution_id = resolution.resolution_id if resolution is not None else None
         self._requested(resolution_id)
         denied: dict[str, Any] = {"action_id": self._order.action_id, "reason": error.message}
+        if isinstance(error, ApprovalConflict) and self._order.actor is not None:
+            # Whether an approval covers a call depends on who makes it.
+            denied["requested_by"] = self._order.actor
         violated: dict[str, Any] = {
             "action_id": self._order.action_id,
             "violation_type": refusal.violation,
@@ -468,7 +485,7 @@ class Attempt:
         )
 
     def _land(self, *, approval: ApprovalRecord | None = None) -> None:
-        self.change = Change(request_id=self._request_id, approval=approval)
+        self.change = Change(request_id=self._request_id, approval=approval, catalog=self._snapshot.catalog)
 
     def _ending(self, status: ExecuteStatus, resolution_id: str | None, error: CRAError | None) -> Ending:
         return Ending(

@@ -28,6 +28,8 @@ class Order(Struct, kw_only=True):
     request_id: str | None = None
     risk: int = 0
     simulate: bool = False
+    # Who makes the call, as the door knows it.
+    actor: str | None = None
 
 
 class Permit(Struct, frozen=True, kw_only=True):

@@ -29,7 +29,8 @@ class RuntimeConfig(Struct, frozen=True, kw_only=True):
 
     `storage` is `memory`, a URL such as `sqlite:///cra.db`, or a `Storage`. `clock` returns microseconds since 1970
     and `ids` that many random bytes; both are for tests and replays. `capture_parameters="full"` keeps call
-    parameters and request contexts in the trace, `"hash"` only their digests.
+    parameters and request contexts in the trace, `"hash"` only their digests. With `stored_atlases` decisions are also
+    made by the atlases that the store has, as `administration` loads them.
     """
 
     storage: str | Storage = "memory"
@@ -46,6 +47,7 @@ class RuntimeConfig(Struct, frozen=True, kw_only=True):
     max_result_bytes: int = 8 << 20
     executor_threads: int = 32
     retention: int | None = None
+    stored_atlases: bool = False
     clock: Clock = system_clock
     ids: Ids = os.urandom
 
@@ -58,6 +60,9 @@ class RuntimeConfig(Struct, frozen=True, kw_only=True):
                 raise ConfigInvalid(
                     f"{name} is `{value}`, expected a whole number from {low} to {high}", pointer=f"/{name}"
                 )
+        stored: object = self.stored_atlases
+        if not isinstance(stored, bool):
+            raise ConfigInvalid(f"stored_atlases is `{stored}`, expected true or false", pointer="/stored_atlases")
         for name, words in _CHOICES:
             if getattr(self, name) not in words:
                 raise ConfigInvalid(

@@ -15,7 +15,7 @@ from cra.protocol.fields import ACTION_ID_PATTERN
 from cra.runtime.attempt import Attempt
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.executors import ExecutorTable
-from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_integers, check_uuid
+from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_integers, check_text, check_uuid
 from cra.storage.base import NO_CHANGE, ONE_ACTION, Change, ClaimRefused
 
 _ACTION_ID = re.compile(ACTION_ID_PATTERN)
@@ -39,6 +39,8 @@ class Execution:
         kernel = self._kernel
         parameters, digest = self._taken(order)
         live = kernel.live(order.session_id)
+        if order.simulate:
+            kernel.freshen()
         with live.lock:
             refused: dict[str, int] | None = None
             for _ in range(MAX_ATTEMPTS):
@@ -61,6 +63,7 @@ class Execution:
         kernel = self._kernel
         parameters, digest = self._taken(order)
         live = kernel.live(order.session_id)
+        kernel.freshen()
         with live.lock:
             check_active(live.record)
             attempt = Attempt(kernel, self._executors, live, order, parameters, digest, None)
@@ -178,6 +181,8 @@ def _kind_of(error: ActionFailed) -> str:
 
 def _check_order(order: Order) -> None:
     # What a caller without a type checker may hand in.
+    if order.actor is not None:
+        check_text("actor", order.actor, 255)
     action_id: object = order.action_id
     parameters: object = order.parameters
     key: object = order.idempotency_key

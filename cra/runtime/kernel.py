@@ -11,25 +11,36 @@ from msgspec import structs
 
 from cra._core.canonical import digest, dumps
 from cra._core.chain import Chain, EventBatch
+from cra._core.sha256 import hexdigest
+from cra.atlas.registry import UNREAD
 from cra.atlas.snapshot import Snapshot
 from cra.errors import (
+    AtlasNotFound,
     InvalidRequest,
     SessionEnded,
+    SessionError,
     SessionNotFound,
+    StaleCatalog,
     StaleHead,
 )
 from cra.protocol.jsontext import MAX_INTEGER_DIGITS
 from cra.protocol.trace import GENESIS_HASH
 from cra.runtime import engine
+from cra.runtime.catalog import Catalog
 from cra.runtime.config import DEFAULT_CONTEXT_TOKENS, RuntimeConfig, system_clock
 from cra.runtime.engine import Ask, Decided, Rules
+from cra.runtime.watch import Watchers
 from cra.storage.base import Change, ResolutionRecord, SessionRecord, Storage
 
 T = TypeVar("T")
 
 # A stale head means somebody else made progress; this many times in a row it means something is wrong.
 MAX_ATTEMPTS = 100
-_ENTROPY_SIZE = 16
+ENTROPY_SIZE = 16
+# Whose sessions are a tenant's own records; nobody starts one for it.
+RESERVED_AGENT_ID = "cra.administration"
+# Whose sessions are a tenant's own records; nobody starts one for it.
+RESERVED_AGENT_ID = "cra.administration"
 _END_REASONS = ("completed", "timeout", "error", "cancelled")
 
 
@@ -86,6 +97,31 @@ class Kernel:
         self.entropy: Callable[[int], bytes] = _entropy if config.ids is os.urandom else config.ids
         self.rules = Rules(config.default_ttl_seconds, config.max_context_tokens, config.capture_parameters == "full")
         self._live: dict[str, Live] = {}
+        self.watchers = Watchers()
+        # PERF: the dictionary itself, so that a commit nobody watches asks one truth.
+        self._watched = self.watchers.by_session
+        # What the tenant's store has of atlases; None when this runtime decides only by those it loads itself.
+        self.catalog: Catalog | None = None
+        self._swapping = Lock()
+
+    # Atlases
+
+    def swap(self, change: Callable[[], Snapshot]) -> None:
+        """Decide by the snapshot that `change` makes; one change is made after the other."""
+        with self._swapping:
+            self.snapshot = change()
+
+    def refresh(self) -> None:
+        """Decide by the atlases that the store has now; raises `StorageCorrupt` when they cannot be read."""
+        if self.catalog is not None:
+            self.swap(self.catalog.refresh)
+
+    def freshen(self) -> bool:
+        """Do as `refresh`, for what is not committed and so not refused when it is stale; False if nothing was new."""
+        if self.catalog is None or self.catalog.is_current():
+            return False
+        self.refresh()
+        return True
 
     # Sessions
 
@@ -98,6 +134,13 @@ class Kernel:
         if found is None:
             check_session_id(session_id)
             record, head = self.storage.load(session_id)
+            if record.agent_id == RESERVED_AGENT_ID:
+                raise SessionError(
+                    f"session `{session_id}` is the record of a tenant's administration, nothing is decided in it",
+                    hint="read its trace, or create a session",
+                )
+            if self.snapshot.catalog == UNREAD:
+                self.refresh()
             found = self._keep(Live(record, Chain(session_id, record.trace_id, head.sequence, head.hash, head.last_us)))
         return found
 
@@ -130,16 +173,21 @@ class Kernel:
 
     def begin(self, live: Live) -> EventBatch:
         """Start a batch on the session's head."""
-        return live.chain.begin(self.now_us(), self.entropy(_ENTROPY_SIZE))
+        return live.chain.begin(self.now_us(), self.entropy(ENTROPY_SIZE))
 
     def commit(self, live: Live, batch: EventBatch, change: Change) -> bool:
-        """Append a batch; False when the head was stale and the session has been reloaded."""
+        """Append a batch; False when the head or the atlases were stale and have been read again."""
         try:
             self.storage.append(live.record.session_id, live.chain.head, batch, change)
         except StaleHead:
             self.reload(live)
             return False
+        except StaleCatalog:
+            self.refresh()
+            return False
         live.chain.advance(batch)
+        if self._watched:
+            self.watchers.tell(live.record.session_id)
         return True
 
     def commit_until_done(self, live: Live, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
@@ -164,40 +212,61 @@ class Kernel:
     ) -> SessionRecord:
         """Start a session and record it."""
         agent_id = check_text("agent_id", agent_id, 255)
+        if same_person(agent_id, RESERVED_AGENT_ID):
+            raise InvalidRequest(f"agent_id `{RESERVED_AGENT_ID}` is reserved for the record", pointer="/agent_id")
         goal = check_text("goal", goal, 10_000)
         if parent_session_id is not None:
             self.live(parent_session_id)
-        now_us, entropy = self.now_us(), self.entropy(_ENTROPY_SIZE)
+        if self.snapshot.catalog == UNREAD:
+            self.refresh()
+        now_us, entropy = self.now_us(), self.entropy(ENTROPY_SIZE)
         if session_id is None or trace_id is None:
             # A chain of its own gives the ids; its batch is thrown away.
             maker = Chain(_NIL_UUID, _NIL_UUID).begin(now_us, entropy)
             session_id = maker.new_id() if session_id is None else session_id
             trace_id = maker.new_id() if trace_id is None else trace_id
-            entropy = self.entropy(_ENTROPY_SIZE)
+            entropy = self.entropy(ENTROPY_SIZE)
         check_uuid("session_id", session_id)
         check_uuid("trace_id", trace_id)
-        chain = Chain(session_id, trace_id)
-        batch = chain.begin(now_us, entropy)
+        # Of version 8 are few, so few have to be compared.
+        if session_id[14] == "8" and session_id == administration_id(self.storage.tenant):
+            raise InvalidRequest(f"session_id `{session_id}` is reserved for the record", pointer="/session_id")
         record = SessionRecord(
             session_id=session_id,
             agent_id=agent_id,
             goal=goal,
             trace_id=trace_id,
-            started_us=batch.now_us,
+            started_us=now_us,
             parent_session_id=parent_session_id,
             context=json_object("context", context),
             metadata=json_object("metadata", metadata),
         )
+        for _ in range(MAX_ATTEMPTS):
+            snapshot = self.snapshot
+            chain = Chain(session_id, trace_id)
+            batch = chain.begin(now_us, entropy)
+            batch.add("session.started", self._started(record, snapshot))
+            try:
+                self.storage.append(session_id, GENESIS_HASH, batch, Change(session=record, catalog=snapshot.catalog))
+            except StaleCatalog:
+                self.refresh()
+                continue
+            chain.advance(batch)
+            self._keep(Live(record, chain))
+            return record
+        raise StaleCatalog(f"the stored atlases changed {MAX_ATTEMPTS} times in a row")
+
+    def _started(self, record: SessionRecord, snapshot: Snapshot) -> dict[str, Any]:
         payload: dict[str, Any] = {
-            "agent_id": agent_id,
-            "goal": goal,
+            "agent_id": record.agent_id,
+            "goal": record.goal,
             "atlases": [
                 {"atlas_id": atlas.atlas_id, "version": atlas.version, "digest": atlas.digest}
-                for atlas in self.snapshot.atlases
+                for atlas in snapshot.atlases
             ],
         }
-        if parent_session_id is not None:
-            payload["parent_session_id"] = parent_session_id
+        if record.parent_session_id is not None:
+            payload["parent_session_id"] = record.parent_session_id
         if record.metadata:
             payload["metadata"] = record.metadata
         if record.context:
@@ -206,11 +275,7 @@ class Kernel:
         if self.rules.max_context_tokens != DEFAULT_CONTEXT_TOKENS:
             # Of all settings the one that decisions depend on and no other event tells.
             payload["max_context_tokens"] = self.rules.max_context_tokens
-        batch.add("session.started", payload)
-        self.storage.append(session_id, GENESIS_HASH, batch, Change(session=record))
-        chain.advance(batch)
-        self._keep(Live(record, chain))
-        return record
+        return payload
 
     def end_session(self, session_id: str, reason: str) -> SessionRecord:
         """End a session; raises `SessionEnded` when it has ended."""
@@ -235,16 +300,7 @@ class Kernel:
             ended = self.commit_until_done(live, build)
             live.record = ended
         self.forget(session_id)
-        self._retain()
         return ended
-
-    def _retain(self) -> None:
-        keep = self.config.retention
-        if keep is None:
-            return
-        ended = sorted(self.storage.sessions(status="ended", limit=1 << 40), key=lambda record: record.ended_us or 0)
-        for record in ended[: max(0, len(ended) - keep)]:
-            self.storage.purge(record.session_id)
 
     # Resolving
 
@@ -265,8 +321,18 @@ class Kernel:
                 snapshot = self.snapshot
                 usage = self.usage(snapshot, record) if snapshot.limits else None
                 batch = self.begin(live)
-                decided = engine.resolve(snapshot, record, ask, batch, usage, self.rules)
-                change = Change(resolution=decided.record, request_id=decided.resolution.request_id)
+                try:
+                    decided = engine.resolve(snapshot, record, ask, batch, usage, self.rules)
+                except AtlasNotFound:
+                    # It may have been loaded elsewhere.
+                    if not self.freshen():
+                        raise
+                    continue
+                change = Change(
+                    resolution=decided.record,
+                    request_id=decided.resolution.request_id,
+                    catalog=snapshot.catalog,
+                )
                 if self.commit(live, batch, change):
                     live.latest = decided.record
                     return decided
@@ -277,10 +343,17 @@ class Kernel:
         live = self.live(session_id)
         with live.lock:
             check_active(live.record)
+            self.freshen()
             snapshot = self.snapshot
             batch = self.begin(live)
             decided = engine.resolve(snapshot, live.record, ask, batch, self.usage(snapshot, live.record), self.rules)
             return decided, batch.data
+
+
+def administration_id(tenant: str) -> str:
+    """Return the id of the session that records a tenant's administration: the same in every process."""
+    text = hexdigest(f"{RESERVED_AGENT_ID}:{tenant}".encode())
+    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:32]}"
 
 
 _NIL_UUID = "00000000-0000-0000-0000-000000000000"
@@ -297,6 +370,11 @@ def check_uuid(name: str, value: object) -> None:
         raise InvalidRequest(
             f"{name} is `{str(value)[:60]}`, expected a UUID of 36 lower-case characters", pointer=f"/{name}"
         )
+
+
+def same_person(one: str, other: str) -> bool:
+    """Say whether two names would be read as the same."""
+    return one.strip().casefold() == other.strip().casefold()
 
 
 def check_text(name: str, value: object, longest: int) -> str:

@@ -307,6 +307,7 @@ class World(Kernel):
             approval_id=payload.get("approval_id"),
             request_id=step.need("request_id"),
             risk=RISK_RANK.get(payload.get("risk_tier", "low"), 0),
+            actor=_actor(step),
         )
         asked = step.find("approval.requested")
         if asked is not None:
@@ -377,6 +378,15 @@ class World(Kernel):
                 after = exhausted[name]
                 key = counter_key(limit, self.record.agent_id, self.record.session_id)
                 self.state.waits[key] = _NEVER if after is None else after * MICRO
+
+
+def _actor(step: Step) -> str | None:
+    """Return who made a call, where the record says so: where it mattered."""
+    for event_type in ("approval.requested", "action.denied"):
+        event = step.find(event_type)
+        if event is not None and isinstance(actor := event.payload.get("requested_by"), str):
+            return actor
+    return None
 
 
 def _told(data: bytes) -> Told:

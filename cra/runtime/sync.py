@@ -29,6 +29,7 @@ class CRARuntime(RuntimeBase):
     def __init__(self, config: RuntimeConfig | None = None) -> None:
         super().__init__(config)
         self.approvals = Approvals(self._kernel)
+        self.administration = self._administration
         self._workers = WorkerThreads(self.config.executor_threads)
         self._loop = LoopThread()
 
@@ -92,7 +93,7 @@ class CRARuntime(RuntimeBase):
         self, session_id: str, reason: Literal["completed", "timeout", "error", "cancelled"] = "completed"
     ) -> SessionRecord:
         """End a session; it takes no more calls."""
-        return self._kernel.end_session(session_id, reason)
+        return self._end_session(session_id, reason)
 
     # Deciding
 
@@ -140,10 +141,12 @@ class CRARuntime(RuntimeBase):
         *,
         idempotency_key: str | None = None,
         approval_id: str | None = None,
+        actor: str | None = None,
     ) -> Any:
         """Run an action if policy allows it, and return its result.
 
-        Without `resolution_id` the session's newest unexpired resolution that offers the action counts. Raises
+        Without `resolution_id` the session's newest unexpired resolution that offers the action counts. `actor` is who
+        makes the call, if that is known; they cannot approve it. Raises
         `ActionDenied` (`InvalidParameters`, `LimitExceeded`), `ApprovalRequired`, `ActionFailed` (`ActionTimeout`),
         `ResolutionRequired`, `ResolutionExpired`, `ExecutorMissing`, `IdempotencyConflict`, `ApprovalConflict`.
         """
@@ -154,6 +157,7 @@ class CRARuntime(RuntimeBase):
             resolution_id=resolution_id,
             idempotency_key=idempotency_key,
             approval_id=approval_id,
+            actor=actor,
         )
         return self._execute(order).value()
 
@@ -201,18 +205,18 @@ class CRARuntime(RuntimeBase):
 
     # The wire
 
-    def handle(self, request: Request | bytes | str | Mapping[str, Any]) -> bytes:
+    def handle(self, request: Request | bytes | str | Mapping[str, Any], *, actor: str | None = None) -> bytes:
         """Answer a CARP request with the canonical JSON of its response.
 
         A denial, a pending approval or a failed action is an answer, not an exception; what is wrong with the
-        request itself, and a record that cannot be written, are raised.
+        request itself, and a record that cannot be written, are raised. `actor` as in `execute`.
         """
         carp = self._request(request)
         session = self._kernel.live(carp.requester.session_id).record
         self._check(session, carp)
         if carp.operation is Operation.RESOLVE:
             return self._kernel.resolve(session.session_id, engine.ask_of(carp)).canonical
-        return response_bytes(self._execute(self._order_of(carp)).response())
+        return response_bytes(self._execute(self._order_of(carp, actor)).response())
 
     def simulate(
         self,
