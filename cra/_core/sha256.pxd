@@ -11,4 +11,5 @@ cdef extern from "sha256.h" nogil:
 cdef void sha256_begin(cra_sha256_state *state, const uint8_t *data, size_t n) noexcept nogil
 cdef void sha256_finish(const cra_sha256_state *begun, const uint8_t *rest, size_t n, uint8_t *out) noexcept nogil
 cdef void sha256_into(const uint8_t *data, size_t n, uint8_t *out) noexcept nogil
+# Write a multiple of 16 bytes as lower-case hex digits.
 cdef void hex_into(const uint8_t *data, size_t n, char *out) noexcept nogil

@@ -16,10 +16,10 @@ cdef extern from "sha256.h" nogil:
     void cra_sha256_init(cra_sha256_state *state)
     void cra_sha256_update(cra_sha256_state *state, const uint8_t *data, size_t n)
     void cra_sha256_final(cra_sha256_state *state, uint8_t *out)
+    void cra_hex(const uint8_t *data, size_t n, char *out)
 
 cdef dict _NAMES = {"best": CRA_SHA256_BEST, "portable": CRA_SHA256_PORTABLE, "x86-sha": CRA_SHA256_X86,
                     "armv8": CRA_SHA256_ARMV8}
-cdef const char *_HEX = "0123456789abcdef"
 
 # Chosen once, while the import lock holds, so that no two threads ever choose at the same time.
 cra_sha256_select(CRA_SHA256_BEST)
@@ -41,10 +41,7 @@ cdef void sha256_finish(const cra_sha256_state *begun, const uint8_t *rest, size
 
 
 cdef void hex_into(const uint8_t *data, size_t n, char *out) noexcept nogil:
-    cdef size_t i
-    for i in range(n):
-        out[2 * i] = _HEX[data[i] >> 4]
-        out[2 * i + 1] = _HEX[data[i] & 15]
+    cra_hex(data, n, out)
 
 
 def sha256(bytes data not None) -> bytes:

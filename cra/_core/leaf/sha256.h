@@ -28,6 +28,9 @@ void cra_sha256_init(cra_sha256_state *state);
 void cra_sha256_update(cra_sha256_state *state, const uint8_t *data, size_t n);
 void cra_sha256_final(cra_sha256_state *state, uint8_t out[32]);
 
+/* Write `n` bytes, a multiple of 16, as 2 * n lower-case hex digits. */
+void cra_hex(const uint8_t *data, size_t n, char *out);
+
 #ifdef __cplusplus
 }
 #endif
