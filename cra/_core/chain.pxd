@@ -50,5 +50,14 @@ cdef class EventBatch:
     cdef void abandon_event(self) noexcept
 
 
+cdef class Ledger:
+    cdef readonly list pieces
+    cdef readonly int64_t sequence
+    cdef readonly int64_t last_us
+    cdef readonly int64_t actions
+    cdef char head_text[64]
+    cdef bint closed
+
+
 # Write `us` microseconds since 1970, up to the year 9999, as 27 characters at `out`.
 cdef void timestamp_into(int64_t us, char *out) noexcept nogil

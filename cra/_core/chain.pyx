@@ -341,3 +341,47 @@ cdef class EventBatch:
 
     def __repr__(self) -> str:
         return f"EventBatch(first_sequence={self.first_sequence}, count={self.count}, head={self.head!r})"
+
+
+@cython.no_gc_clear
+cdef class Ledger:
+    """Keep the batches of one session in memory. Not for use by two threads at once.
+
+    `pieces` has for each batch the sequence of its first event, then its lines; `actions` is what was counted with them.
+    """
+
+    def __init__(self, int64_t sequence=0, str head not None=ZEROS, int64_t last_us=0, int64_t actions=0):
+        memcpy(self.head_text, digest_text(head, "head"), 64)
+        self.pieces = []
+        self.sequence = sequence
+        self.last_us = last_us
+        self.actions = actions
+
+    @property
+    def head(self) -> str:
+        """The hash of the last event, 64 zeros before the first."""
+        return PyUnicode_DecodeASCII(self.head_text, 64, NULL)
+
+    def takes(self, str expected_head not None, EventBatch batch not None) -> bool:
+        """Say whether the lines end at `expected_head`, and `batch` goes on from there."""
+        cdef Py_ssize_t n = 0
+        cdef const char *expected = PyUnicode_AsUTF8AndSize(expected_head, &n)
+        return (
+            not self.closed
+            and n == 64
+            and memcmp(expected, self.head_text, 64) == 0
+            and memcmp(batch.first_text, self.head_text, 64) == 0
+            and batch.first_sequence == self.sequence
+        )
+
+    def add(self, EventBatch batch not None, int64_t actions=0) -> None:
+        """Keep a batch that it `takes`."""
+        self.pieces += (self.sequence, batch.data)
+        self.sequence += batch.count
+        self.last_us = batch.now_us
+        self.actions += actions
+        memcpy(self.head_text, batch.head_text, 64)
+
+    def close(self) -> None:
+        """Take no batch any more."""
+        self.closed = True

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
-from cra._core.chain import EventBatch
+from cra._core.chain import EventBatch, Ledger
 from cra._core.windows import BudgetWindow, RateWindow
 from cra.errors import (
     ApprovalNotFound,
@@ -28,6 +28,7 @@ from cra.storage import _restored
 from cra.storage.base import (
     DEFAULT_TENANT,
     NO_CHANGE,
+    ONE_ACTION,
     SWEEP_MARGIN_US,
     ApprovalRecord,
     Change,
@@ -64,20 +65,18 @@ class _State:
         self.oldest: str | None = None
 
 
-class _Log:
+_BEGINNING = Head(0, GENESIS_HASH, 0)
+
+
+class _Log(Ledger):
     """One session's events and state."""
 
-    __slots__ = ("actions", "chunks", "head", "last_us", "record", "sequence", "state", "stripe")
+    __slots__ = ("record", "state", "stripe")
 
-    def __init__(self, record: SessionRecord, stripe: _Stripe) -> None:
+    def __init__(self, record: SessionRecord, stripe: _Stripe, end: Head = _BEGINNING, actions: int = 0) -> None:
+        super().__init__(*end, actions)
         self.record = record
         self.stripe = stripe
-        self.actions = 0
-        self.sequence = 0
-        self.head = GENESIS_HASH
-        self.last_us = 0
-        # For each append the sequence of its first event, then its lines.
-        self.chunks: list[int | bytes] = []
         self.state: _State | None = None
 
     def session(self) -> SessionRecord:
@@ -245,7 +244,7 @@ class MemoryStorage:
         return sorted(store.tenant for store in stores if store._logs or any(store._documents.values()))
 
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
-        if change is not NO_CHANGE and (change.documents or change.purge):
+        if change.documents or change.purge:
             self._administer(session_id, expected_head, batch, change)
             return
         log = self._logs.get(session_id)
@@ -255,11 +254,10 @@ class MemoryStorage:
         count, stripe = batch.count, log.stripe
         while True:
             with stripe.lock:
-                sequence = log.sequence
-                if log.head != expected_head or sequence != batch.first_sequence:
+                if not log.takes(expected_head, batch):
                     raise self._misplaced(log, session_id, expected_head, batch)
                 if stripe.left >= count:
-                    if change is not NO_CHANGE:
+                    if change is not ONE_ACTION and change is not NO_CHANGE:
                         self._prepare(session_id, log, change)
                     self._land(log, batch, change)
                     return
@@ -312,7 +310,7 @@ class MemoryStorage:
                     if log is None:
                         log = self._begun(session_id, expected_head, change)
                         new[session_id] = log
-                    elif log.head != expected_head or log.sequence != batch.first_sequence:
+                    elif not log.takes(expected_head, batch):
                         raise self._misplaced(log, session_id, expected_head, batch)
                     if log.stripe.left >= batch.count:
                         staged = self._stage(session_id, new, change)
@@ -355,7 +353,7 @@ class MemoryStorage:
             if self._logs.pop(session_id, None) is not None:
                 self._shared.sessions -= 1
             # Whoever still holds this log finds no head to append to.
-            log.head = ""
+            log.close()
             if log.state is not None:
                 for approval_id in log.state.approvals:
                     self._approvals.pop(approval_id, None)
@@ -392,11 +390,11 @@ class MemoryStorage:
     def _land(self, log: _Log, batch: EventBatch, change: Change, staged: _Staged | None = None) -> None:
         """Keep a batch and its change.
 
-        INVARIANT: no calls in here, only operators: a signal handler, which may raise, runs only at calls and loops,
-        so it finds all of this done or none.
+        INVARIANT: only operators, and one call of compiled code at the end: a signal handler, which may raise, runs
+        only at loops and after calls, so it finds all of this done or none.
         """
         approvals = self._approvals
-        if change is not NO_CHANGE:
+        if change is not ONE_ACTION and change is not NO_CHANGE:
             state = log.state
             request_id, resolution, idempotency = change.request_id, change.resolution, change.idempotency
             approval = change.approval
@@ -416,12 +414,7 @@ class MemoryStorage:
                     if approval.approval_id not in approvals:
                         state.approvals += [approval.approval_id]
                     approvals[approval.approval_id] = approval
-            log.actions += change.actions
         log.stripe.left -= batch.count
-        log.chunks += (log.sequence, batch.data)
-        log.sequence += batch.count
-        log.head = batch.head
-        log.last_us = batch.now_us
         if staged is not None:
             self._documents = staged.documents
             self._revisions = staged.revisions
@@ -429,6 +422,7 @@ class MemoryStorage:
             if staged.new:
                 self._logs |= staged.new
                 self._shared.sessions += 1
+        log.add(batch, change.actions)
 
     # Room for events: a stripe is granted some at a time, and gives up what it has left when there is no more.
 
@@ -587,7 +581,7 @@ class MemoryStorage:
     def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
         log = self._log(session_id)
         with log.stripe.lock:
-            chunks: list[Any] = list(log.chunks)
+            chunks: list[Any] = list(log.pieces)
             total = log.sequence
         last = total if count is None else min(total, first + count)
         if first >= last:
@@ -648,7 +642,7 @@ class MemoryStorage:
         log = self._log(session_id)
         with log.stripe.lock:
             state = log.state or _State()
-            lines: list[Any] = log.chunks[1::2]
+            lines: list[Any] = log.pieces[1::2]
             approvals = [self._approvals.get(approval_id) for approval_id in state.approvals]
             return SessionDump(
                 record=log.session(),
@@ -667,11 +661,9 @@ class MemoryStorage:
             for record in dump.approvals:
                 if record.approval_id in self._approvals:
                     raise StorageError(f"approval `{record.approval_id}` exists already")
-            log = _Log(dump.record, self._stripe())
-            log.actions = dump.record.action_count
-            log.sequence, log.head, log.last_us = restored.head
-            for first, lines in restored.pieces:
-                log.chunks += (first, lines)
+            log = _Log(dump.record, self._stripe(), restored.head, dump.record.action_count)
+            for piece in restored.pieces:
+                log.pieces.extend(piece)
             state = log.state = _State()
             state.requests = set(dump.requests)
             kept = dump.resolutions[-self._max_resolutions :]

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cra._core.canonical import dumps
-from cra._core.chain import Chain, EventBatch, Verdict, Verifier, verify
+from cra._core.chain import Chain, EventBatch, Ledger, Verdict, Verifier, verify
 from cra.errors import InvalidInput, NotCanonical
 
 SESSION = "018f2b4e-7e1b-7c3a-8d2e-000000000001"
@@ -635,3 +635,29 @@ def test_a_changed_byte_in_a_payload_is_accepted_exactly_if_it_stays_canonical(a
     except (ValueError, NotCanonical):
         canonical = False
     assert verify(_line(bytes(payload))).ok is canonical
+
+
+def test_a_ledger_takes_only_the_batch_that_continues_it() -> None:
+    chain, other = Chain(SESSION, TRACE), Chain(SESSION, TRACE)
+    ledger = Ledger()
+    lines = b""
+    for count in (1, 3, 2):
+        batch = chain.begin(1_750_000_000_000_000, bytes(16))
+        for number in range(count):
+            batch.add("action.requested", {"number": number})
+        assert ledger.takes(chain.head, batch)
+        assert not ledger.takes("f" * 64, batch) and not ledger.takes("", batch)
+        ledger.add(batch, actions=1)
+        assert not ledger.takes(batch.head, batch)
+        chain.advance(batch)
+        lines += batch.data
+    assert b"".join(ledger.pieces[1::2]) == lines and ledger.pieces[::2] == [0, 1, 4]
+    assert (ledger.sequence, ledger.head, ledger.last_us, ledger.actions) == (6, chain.head, chain.last_us, 3)
+    late = other.begin(1_750_000_000_000_000, bytes(16))
+    late.add("action.requested", {})
+    assert not ledger.takes(ledger.head, late)
+    following = chain.begin(1_750_000_000_000_000, bytes(16))
+    resumed = Ledger(6, chain.head, chain.last_us, 3)
+    assert resumed.takes(chain.head, following)
+    ledger.close()
+    assert not ledger.takes(chain.head, following)
