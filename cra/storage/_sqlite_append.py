@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cra._core.chain import EventBatch
-from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleHead
+from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleCatalog, StaleHead
 from cra.protocol.trace import GENESIS_HASH
-from cra.storage.base import SWEEP_MARGIN_US, Change, Claim, ClaimRefused
+from cra.storage.base import SWEEP_MARGIN_US, Change, Claim, ClaimRefused, DocumentWrite, SessionRecord
 from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
 if TYPE_CHECKING:
@@ -17,19 +17,30 @@ if TYPE_CHECKING:
 # The place of a session's first line; its last possible one is below the next session's.
 SHIFT = 32
 # SQLite's integers have 64 bits; the windows of the memory store stop at the same number.
-_LARGEST = 1 << 61
+LARGEST = 1 << 61
 # How many counters one sweep looks at.
 SWEEP = 1024
 
-HEAD = """
-SELECT h.session, h.sequence, h.hash, h.resolutions FROM sessions s JOIN heads h ON h.session = s.number
-WHERE s.session_id = ?
-"""
+# The kinds of what is kept.
+REQUEST, RESOLUTION, IDEMPOTENCY = 1, 2, 3
+# Resolutions beyond those to keep are removed this many at a time.
+_SURPLUS = 16
+
+# The session's last row of events.
+LAST = "(SELECT max(place) FROM events WHERE place < (s.number + 1) << 32)"
+HEAD = f"""
+SELECT s.number, e.place, e.count, e.hash, e.actions, e.resolutions
+FROM sessions s JOIN events e ON e.place = {LAST}
+WHERE s.tenant = ? AND s.session_id = ?
+"""  # noqa: S608 - from the line above
+# The newest of a session's resolutions that is no longer kept; it may be there until some are removed together.
+SURPLUS = f"(SELECT e.resolutions - ? FROM events e WHERE e.place = {LAST})"  # noqa: S608 - from above
 COUNTER = """
 SELECT number, amount, window_us, taken, spent, since_us, newest_us,
     (SELECT at_us FROM calls WHERE counter = number AND slot = taken % amount)
-FROM counters WHERE key = ?
+FROM counters WHERE tenant = ? AND key = ?
 """
+REVISION = "SELECT revision FROM revisions WHERE tenant = ? AND kind = ?"
 _IDLE = "number > ?1 AND number <= ?1 + ?2 AND window_us > 0 AND newest_us + window_us <= ?3"
 
 Row = tuple[Any, ...]
@@ -39,7 +50,7 @@ Write = tuple[str, tuple[Any, ...]]
 
 
 def append(
-    session_id: str, expected_head: str, batch: EventBatch, change: Change, keep: int
+    tenant: int, session_id: str, expected_head: str, batch: EventBatch, change: Change, keep: int
 ) -> Callable[[Connection], None]:
     """Return the work of an append; whatever can be made of it beforehand is made now, in the caller's thread."""
     first, count, data, now_us = batch.first_sequence, batch.count, batch.data, batch.now_us
@@ -48,78 +59,139 @@ def append(
     session_data = session_bytes(session) if session is not None else b""
     resolution_data = resolution_bytes(resolution) if resolution is not None else b""
     approval_data = approval_bytes(approval) if approval is not None else b""
-    request_id, claims = change.request_id, change.claims
+    request_id, claims, catalog = change.request_id, change.claims, change.catalog
 
     def work(connection: Connection) -> None:
         execute: Execute = connection.execute
         # Checks first: what is refused has written nothing.
-        head = execute(HEAD, (session_id,)).fetchall()
-        resolutions = 0
+        head = execute(HEAD, (tenant, session_id)).fetchall()
+        actions = resolutions = 0
         number: int | None = None
         if head:
-            number, sequence, current, resolutions = head[0]
-            if sequence and not first:
+            number, place, landed, current, actions, resolutions = head[0]
+            if not first:
                 raise SessionExists(f"session `{session_id}` exists already")
-            if current != expected or sequence != first:
+            if current != expected or place + landed != (number << SHIFT) + first:
                 raise StaleHead(f"session `{session_id}`: head is {current.hex()[:12]}, expected {expected_head[:12]}")
-            if (
-                request_id is not None
-                and execute("SELECT 1 FROM requests WHERE session = ? AND request_id = ?", (number, request_id)).get
-            ):
+            if request_id is not None and execute(_KNOWN, (number, REQUEST, request_id)).fetchall():
                 raise DuplicateRequest(f"request_id `{request_id}` was used in this session", pointer="/request_id")
         elif session is None or expected_head != GENESIS_HASH:
             raise SessionNotFound(f"session `{session_id}` does not exist")
-        takes = _takes(execute, claims, change.claims_at_us) if claims else ()
+        if catalog is not None:
+            _check_catalog(execute, tenant, catalog)
+        purged = _purgeable(execute, tenant, session_id, change.purge) if change.purge else ()
+        takes = _takes(execute, tenant, claims, change.claims_at_us) if claims else ()
         if resolution is not None:
             resolutions += 1
 
         if number is None:
             assert session is not None  # noqa: S101 - checked above
             execute(
-                "INSERT INTO sessions (session_id, agent_id, status, record) VALUES (?, ?, ?, ?)",
-                (session_id, session.agent_id, session.status, session_data),
+                "INSERT INTO sessions (tenant, session_id, agent_id, status, ended_us, record) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (tenant, session_id, session.agent_id, session.status, _ended_us(session), session_data),
             )
             number = connection.last_insert_rowid()
+        elif session is not None:
             execute(
-                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?)",
-                (number, count, hash_, now_us, change.actions, resolutions),
+                "UPDATE sessions SET status = ?, ended_us = ?, record = ? WHERE number = ?",
+                (session.status, _ended_us(session), session_data, number),
             )
-        else:
-            if session is not None:
-                execute(
-                    "UPDATE sessions SET status = ?, record = ? WHERE number = ?",
-                    (session.status, session_data, number),
-                )
-            execute(
-                "UPDATE heads SET sequence = ?, hash = ?, last_us = ?, actions = actions + ?, resolutions = ? "
-                "WHERE session = ?",
-                (first + count, hash_, now_us, change.actions, resolutions, number),
-            )
-        execute("INSERT INTO events VALUES (?, ?)", ((number << SHIFT) + first, data))
+        execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((number << SHIFT) + first, count, hash_, now_us, actions + change.actions, resolutions, data),
+        )
         if request_id is not None:
-            execute("INSERT INTO requests VALUES (?, ?)", (number, request_id))
+            execute("INSERT INTO kept (session, kind, key) VALUES (?, ?, ?)", (number, REQUEST, request_id))
         if resolution is not None:
             execute(
-                "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?)",
-                (number, resolutions, resolution.resolution_id, resolution.expires_us, resolution_data),
+                "INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?)",
+                (number, RESOLUTION, resolutions, resolution.resolution_id, resolution.expires_us, resolution_data),
             )
-            if resolutions > keep:
-                execute("DELETE FROM resolutions WHERE session = ? AND number <= ?", (number, resolutions - keep))
+            if resolutions > keep and not resolutions % _SURPLUS:
+                execute(
+                    "DELETE FROM kept WHERE session = ? AND kind = ? AND key <= ?",
+                    (number, RESOLUTION, resolutions - keep),
+                )
         if idempotency is not None:
             execute(
-                "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)",
-                (number, idempotency.key, idempotency.call, idempotency.response),
+                "INSERT OR REPLACE INTO kept (session, kind, key, id, record) VALUES (?, ?, ?, ?, ?)",
+                (number, IDEMPOTENCY, idempotency.key, idempotency.call, idempotency.response),
             )
         if approval is not None:
             execute(
-                "INSERT INTO approvals (approval_id, session, status, record) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (approval_id) DO UPDATE SET status = excluded.status, record = excluded.record",
-                (approval.approval_id, number, approval.status, approval_data),
+                "INSERT INTO approvals (tenant, approval_id, session, status, record) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (tenant, approval_id) DO UPDATE SET status = excluded.status, record = excluded.record",
+                (tenant, approval.approval_id, number, approval.status, approval_data),
             )
         for sql, values in takes:
             execute(sql, values)
+        if change.documents:
+            _write_documents(execute, tenant, change.documents)
+        for purged_id, purged_number in purged:
+            _purge(execute, tenant, purged_id, purged_number)
 
     return work
+
+
+_KNOWN = "SELECT 1 FROM kept WHERE session = ? AND kind = ? AND key = ?"
+
+
+def _ended_us(session: SessionRecord) -> int | None:
+    return (session.ended_us or 0) if session.status == "ended" else None
+
+
+def _check_catalog(execute: Execute, tenant: int, catalog: int) -> None:
+    found = execute(REVISION, (tenant, "atlas")).fetchall()
+    revision = found[0][0] if found else 0
+    if revision != catalog:
+        raise StaleCatalog(f"the atlases are at revision {revision}, expected {catalog}")
+
+
+def _write_documents(execute: Execute, tenant: int, writes: tuple[DocumentWrite, ...]) -> None:
+    revisions = {}
+    for kind in {write.kind for write in writes}:
+        revisions[kind] = execute(
+            "INSERT INTO revisions VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET revision = revision + 1 "
+            "RETURNING revision",
+            (tenant, kind),
+        ).fetchall()[0][0]
+    for kind, name, body in writes:
+        if body is None:
+            execute("DELETE FROM documents WHERE tenant = ? AND kind = ? AND name = ?", (tenant, kind, name))
+        else:
+            execute(
+                "INSERT INTO documents (tenant, kind, name, revision, body) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (tenant, kind, name) DO UPDATE SET revision = excluded.revision, body = excluded.body",
+                (tenant, kind, name, revisions[kind], body),
+            )
+
+
+def _purgeable(execute: Execute, tenant: int, session_id: str, purge: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Return the sessions to purge with their numbers; raises when one of them has to stay."""
+    numbers = []
+    for purged_id in dict.fromkeys(purge):
+        found = execute(
+            "SELECT number, status FROM sessions WHERE tenant = ? AND session_id = ?", (tenant, purged_id)
+        ).fetchall()
+        if not found:
+            raise SessionNotFound(f"session `{purged_id}` does not exist")
+        number, status = found[0]
+        if status != "ended" or purged_id == session_id:
+            raise SessionError(f"session `{purged_id}` is active", hint="end it first")
+        numbers.append((purged_id, number))
+    return numbers
+
+
+def _purge(execute: Execute, tenant: int, session_id: str, number: int) -> None:
+    execute("DELETE FROM events WHERE place >= ? AND place < ?", (number << SHIFT, (number + 1) << SHIFT))
+    execute("DELETE FROM kept WHERE session = ?", (number,))
+    execute("DELETE FROM approvals WHERE session = ?", (number,))
+    execute(
+        "DELETE FROM counters WHERE tenant = ? AND window_us = 0 AND substr(key, -36) = ?",
+        (tenant, session_id),
+    )
+    execute("DELETE FROM sessions WHERE number = ?", (number,))
 
 
 def wait_us(claim: Claim, row: Row | None, now_us: int) -> int:
@@ -129,7 +201,7 @@ def wait_us(claim: Claim, row: Row | None, now_us: int) -> int:
             return 0
         # The ring's next place holds the call that the new one would push out: it must have left the window.
         return max(0, int(row[7]) + int(row[2]) - max(now_us, int(row[6])))
-    amount = min(claim.amount, _LARGEST) if row is None else row[1]
+    amount = min(claim.amount, LARGEST) if row is None else row[1]
     if claim.cost > amount:
         return -1
     if row is None or claim.cost <= amount - _spent(row, now_us):
@@ -141,13 +213,13 @@ def _spent(row: Row, now_us: int) -> int:
     return 0 if row[2] and row[5] + row[2] <= max(now_us, row[6]) else int(row[4])
 
 
-def _takes(execute: Execute, claims: tuple[Claim, ...], now_us: int) -> list[Write]:
+def _takes(execute: Execute, tenant: int, claims: tuple[Claim, ...], now_us: int) -> list[Write]:
     """Return the writes that take all claims, or raise `ClaimRefused`."""
     if len({claim.key for claim in claims}) != len(claims):
         raise ValueError("a change claims twice from one counter")
     writes: list[Write] = []
     for claim in claims:
-        found = execute(COUNTER, (claim.key,)).fetchall()
+        found = execute(COUNTER, (tenant, claim.key)).fetchall()
         row: Row | None = found[0] if found else None
         wait = wait_us(claim, row, now_us)
         if wait:
@@ -155,27 +227,31 @@ def _takes(execute: Execute, claims: tuple[Claim, ...], now_us: int) -> list[Wri
         if row is None:
             writes.append(
                 (
-                    "INSERT INTO counters (key, amount, window_us, taken, spent, since_us, newest_us) "
-                    "VALUES (?, ?, ?, 0, 0, 0, 0)",
-                    (claim.key, min(claim.amount, _LARGEST), claim.window_us),
+                    "INSERT INTO counters (tenant, key, rate, amount, window_us, taken, spent, since_us, newest_us) "
+                    "VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0)",
+                    (tenant, claim.key, claim.rate, min(claim.amount, LARGEST), claim.window_us),
                 )
             )
         at_us = now_us if row is None else max(now_us, row[6])
         if claim.rate:
             writes += [
                 (
-                    "INSERT OR REPLACE INTO calls SELECT number, taken % amount, ? FROM counters WHERE key = ?",
-                    (at_us, claim.key),
+                    "INSERT OR REPLACE INTO calls SELECT number, taken % amount, ? FROM counters "
+                    "WHERE tenant = ? AND key = ?",
+                    (at_us, tenant, claim.key),
                 ),
-                ("UPDATE counters SET taken = taken + 1, newest_us = ? WHERE key = ?", (at_us, claim.key)),
+                (
+                    "UPDATE counters SET taken = taken + 1, newest_us = ? WHERE tenant = ? AND key = ?",
+                    (at_us, tenant, claim.key),
+                ),
             ]
         elif claim.cost:
             spent = 0 if row is None else _spent(row, now_us)
             since_us = row[5] if row is not None and spent else at_us
             writes.append(
                 (
-                    "UPDATE counters SET spent = ?, since_us = ?, newest_us = ? WHERE key = ?",
-                    (spent + claim.cost, since_us, at_us, claim.key),
+                    "UPDATE counters SET spent = ?, since_us = ?, newest_us = ? WHERE tenant = ? AND key = ?",
+                    (spent + claim.cost, since_us, at_us, tenant, claim.key),
                 )
             )
     return writes
@@ -192,21 +268,16 @@ def sweep(after: int, now_us: int) -> Callable[[Connection], None]:
     return work
 
 
-def purge(session_id: str) -> Callable[[Connection], None]:
+def purge(tenant: int, session_id: str) -> Callable[[Connection], None]:
     """Return the work that removes an ended session."""
 
     def work(connection: Connection) -> None:
-        execute: Execute = connection.execute
-        found = execute("SELECT number, status FROM sessions WHERE session_id = ?", (session_id,)).fetchall()
-        if not found:
-            raise SessionNotFound(f"session `{session_id}` does not exist")
-        number, status = found[0]
-        if status != "ended":
-            raise SessionError(f"session `{session_id}` is active", hint="end it first")
-        execute("DELETE FROM events WHERE place >= ? AND place < ?", (number << SHIFT, (number + 1) << SHIFT))
-        for table in ("requests", "resolutions", "idempotency", "approvals", "heads"):
-            execute(f"DELETE FROM {table} WHERE session = ?", (number,))  # noqa: S608 - from the line above
-        execute("DELETE FROM counters WHERE window_us = 0 AND substr(key, -36) = ?", (session_id,))
-        execute("DELETE FROM sessions WHERE number = ?", (number,))
+        for purged_id, number in _purgeable(connection.execute, tenant, "", (session_id,)):
+            _purge(connection.execute, tenant, purged_id, number)
 
     return work
+
+
+def probe(connection: Connection) -> None:
+    """Write something of no meaning."""
+    connection.execute("UPDATE probe SET times = times + 1")

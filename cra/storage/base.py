@@ -142,8 +142,8 @@ _LONGEST_TENANT = 63
 
 def check_tenant(tenant: str) -> str:
     """Return a tenant's name; raises `ConfigInvalid` for one that no store keeps."""
-    if not isinstance(tenant, str) or not 1 <= len(tenant) <= _LONGEST_TENANT:
-        raise ConfigInvalid(f"tenant is `{str(tenant)[:64]}`, expected 1 to {_LONGEST_TENANT} characters")
+    if not 1 <= len(tenant) <= _LONGEST_TENANT:
+        raise ConfigInvalid(f"tenant is `{tenant[:64]}`, expected 1 to {_LONGEST_TENANT} characters")
     return tenant
 
 
@@ -283,7 +283,7 @@ class Storage(Protocol):
         ...
 
     def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
-        """Return the sessions that ended before a time, by when they ended and then by id, those after the session `after`.
+        """Return the sessions that ended before a time, in the order of their ends and ids, those after `after`.
 
         Raises `SessionNotFound` when `after` is no ended session.
         """

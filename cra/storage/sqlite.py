@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import os
-import weakref
-from collections import deque
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from cra._core.chain import EventBatch
-from cra.errors import ConfigInvalid, SessionNotFound, StorageCorrupt, StorageError
+from cra.errors import ApprovalNotFound, ConfigInvalid, SessionNotFound, StorageCorrupt
 from cra.storage import _sqlite_append as work
-from cra.storage._group import GroupCommit
-from cra.storage._sqlite_file import open_reader, open_writer, storage_error
+from cra.storage import _sqlite_move as move
+from cra.storage._sqlite_pool import Pool
 from cra.storage.base import (
+    DEFAULT_TENANT,
     ApprovalRecord,
     Change,
     Claim,
+    CounterRecord,
+    Document,
     Head,
     IdempotencyRecord,
     ResolutionRecord,
+    SessionDump,
     SessionRecord,
+    check_tenant,
 )
 from cra.storage.records import approval_of, resolution_of, session_of
 
-if TYPE_CHECKING:
-    from apsw import Connection
-
-_MAX_IDLE_READERS = 16
-_CHECKPOINT_PAGES = 4000
-# Beyond this the log is emptied even if readers have to be waited for.
-_RESTART_PAGES = 8 * _CHECKPOINT_PAGES
 _ALL = 1 << 32
+_MOST_ROWS = 1 << 62
 _CLAIMS_BETWEEN_SWEEPS = 1024
 
 _SESSION = (
-    "SELECT s.record, h.actions, h.sequence, h.hash, h.last_us FROM sessions s JOIN heads h ON h.session = s.number"
+    "SELECT s.record, e.actions, e.place + e.count - (s.number << 32), e.hash, e.last_us "  # noqa: S608 - ours
+    f"FROM sessions s JOIN events e ON e.place = {work.LAST}"
 )
 
 
@@ -74,100 +71,83 @@ class SQLiteStorage:
         self.path = str(Path(self.path).absolute())
         self.durability: str = durability
         self._max_resolutions = max_resolutions
-        self._busy_s = busy_seconds
-        connection = open_writer(self.path, strict=durability == "strict", busy_s=busy_seconds)
-        self._readers: deque[Connection] = deque()
-        self._closed = False
-        self._upkeep = _Upkeep(connection)
-        self._writer = GroupCommit(
-            connection,
-            partial(storage_error, self.path),
-            timeout_seconds,
-            due=self._upkeep.due,
-            upkeep=self._upkeep,
+        self.tenant = DEFAULT_TENANT
+        self._pool = Pool(self.path, strict=durability == "strict", busy_s=busy_seconds, timeout_s=timeout_seconds)
+        self._read = self._pool.read
+        self._opened = True
+
+    def of_tenant(self, tenant: str) -> SQLiteStorage:
+        made = SQLiteStorage.__new__(SQLiteStorage)
+        made.tenant = check_tenant(tenant)
+        made.path, made.durability, made._max_resolutions = self.path, self.durability, self._max_resolutions
+        made._pool, made._read, made._opened = self._pool, self._read, False
+        return made
+
+    def tenants(self) -> list[str]:
+        rows = self._read(
+            "SELECT name FROM tenants t WHERE EXISTS (SELECT 1 FROM sessions WHERE tenant = t.number) "
+            "OR EXISTS (SELECT 1 FROM documents WHERE tenant = t.number) ORDER BY name"
         )
-        self._finalizer = weakref.finalize(self, _close, self._writer, connection, self._readers, os.getpid())
-        self._claims = 0
-        self._swept = 0
-        self._pid = os.getpid()
+        return [row[0] for row in rows]
+
+    @property
+    def _tenant(self) -> int:
+        return self._pool.tenant(self.tenant)
 
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
-        self._write(work.append(session_id, expected_head, batch, change, self._max_resolutions))
+        pool = self._pool
+        tenant = pool.new_tenant(self.tenant)
+        pool.write(work.append(tenant, session_id, expected_head, batch, change, self._max_resolutions))
         if change.claims:
-            self._claims += len(change.claims)
-            if self._claims >= _CLAIMS_BETWEEN_SWEEPS:
-                self._claims = 0
+            pool.claims += len(change.claims)
+            if pool.claims >= _CLAIMS_BETWEEN_SWEEPS:
+                pool.claims = 0
                 self._sweep(change.claims_at_us)
 
     def _sweep(self, now_us: int) -> None:
+        pool = self._pool
         highest = self._read("SELECT max(number) FROM counters")[0][0] or 0
-        after = self._swept if self._swept < highest else 0
-        self._swept = after + work.SWEEP
-        self._write(work.sweep(after, now_us))
-
-    def _write(self, job: Callable[[Connection], None]) -> None:
-        self._check_usable()
-        self._writer.run(job)
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise StorageError("the store is closed")
-        if os.getpid() != self._pid:
-            # NOTE: SQLite's connections, and the thread that writes, do not survive a fork.
-            raise StorageError(
-                f"`{self.path}` was opened before this process was forked", hint="open a store in each process"
-            )
-
-    def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement, which sees one state of the store."""
-        import apsw
-
-        self._check_usable()
-        try:
-            connection = self._readers.pop()
-        except IndexError:
-            connection = open_reader(self.path, busy_s=self._busy_s)
-        try:
-            rows: list[tuple[Any, ...]] = connection.execute(sql, values).fetchall()
-        except apsw.Error as error:
-            connection.close()
-            raise storage_error(self.path, error) from error
-        if len(self._readers) < _MAX_IDLE_READERS and not self._closed:
-            self._readers.append(connection)
-        else:
-            connection.close()
-        return rows
+        after = pool.swept if pool.swept < highest else 0
+        pool.swept = after + work.SWEEP
+        pool.write(work.sweep(after, now_us))
 
     def load(self, session_id: str) -> tuple[SessionRecord, Head]:
-        rows = self._read(f"{_SESSION} WHERE s.session_id = ?", (session_id,))
+        rows = self._read(f"{_SESSION} WHERE s.tenant = ? AND s.session_id = ?", (self._tenant, session_id))
         if not rows:
             raise SessionNotFound(f"session `{session_id}` does not exist")
         record, actions, sequence, hash_, last_us = rows[0]
         return session_of(record, actions), Head(sequence, hash_.hex(), last_us)
 
     def _number(self, session_id: str) -> int:
-        rows = self._read("SELECT number FROM sessions WHERE session_id = ?", (session_id,))
+        rows = self._read("SELECT number FROM sessions WHERE tenant = ? AND session_id = ?", (self._tenant, session_id))
         if not rows:
             raise SessionNotFound(f"session `{session_id}` does not exist")
         return int(rows[0][0])
 
     def resolution(self, session_id: str, resolution_id: str) -> ResolutionRecord | None:
         rows = self._read(
-            "SELECT s.number, (SELECT record FROM resolutions WHERE session = s.number AND resolution_id = ? "
-            "ORDER BY number DESC LIMIT 1) FROM sessions s WHERE s.session_id = ?",
-            (resolution_id, session_id),
+            f"SELECT s.number, (SELECT record FROM kept WHERE session = s.number AND kind = ? AND key > {work.SURPLUS} "  # noqa: S608
+            "AND id = ? ORDER BY key DESC LIMIT 1) FROM sessions s WHERE s.tenant = ? AND s.session_id = ?",
+            (work.RESOLUTION, self._max_resolutions, resolution_id, self._tenant, session_id),
         )
         if not rows:
             raise SessionNotFound(f"session `{session_id}` does not exist")
         return None if rows[0][1] is None else resolution_of(rows[0][1])
 
     def latest_resolution(self, session_id: str, action_id: str | None, now_us: int) -> ResolutionRecord | None:
-        number, below = self._number(session_id), 1 << 62
+        rows = self._read(
+            f"SELECT s.number, {work.SURPLUS} FROM sessions s WHERE s.tenant = ? AND s.session_id = ?",  # noqa: S608
+            (self._max_resolutions, self._tenant, session_id),
+        )
+        if not rows:
+            raise SessionNotFound(f"session `{session_id}` does not exist")
+        number, surplus = rows[0]
+        below = _MOST_ROWS
         while True:
             rows = self._read(
-                "SELECT number, record FROM resolutions WHERE session = ? AND number < ? AND expires_us > ? "
-                "ORDER BY number DESC LIMIT 1",
-                (number, below, now_us),
+                "SELECT key, record FROM kept WHERE session = ? AND kind = ? AND key > ? AND key < ? "
+                "AND expires_us > ? ORDER BY key DESC LIMIT 1",
+                (number, work.RESOLUTION, surplus, below, now_us),
             )
             if not rows:
                 return None
@@ -178,31 +158,50 @@ class SQLiteStorage:
 
     def idempotency(self, session_id: str, key: str) -> IdempotencyRecord | None:
         rows = self._read(
-            "SELECT call, response FROM idempotency WHERE session = ? AND key = ?", (self._number(session_id), key)
+            "SELECT id, record FROM kept WHERE session = ? AND kind = ? AND key = ?",
+            (self._number(session_id), work.IDEMPOTENCY, key),
         )
         return IdempotencyRecord(key=key, call=rows[0][0], response=rows[0][1]) if rows else None
 
     def approval(self, approval_id: str) -> ApprovalRecord | None:
-        rows = self._read("SELECT record FROM approvals WHERE approval_id = ?", (approval_id,))
+        rows = self._read(
+            "SELECT record FROM approvals WHERE tenant = ? AND approval_id = ?", (self._tenant, approval_id)
+        )
         return approval_of(rows[0][0]) if rows else None
 
-    def approvals(self, *, session_id: str | None = None, status: str | None = None) -> list[ApprovalRecord]:
-        wanted: list[str] = []
-        values: list[Any] = []
+    def approvals(
+        self,
+        *,
+        session_id: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[ApprovalRecord]:
+        wanted, values = ["tenant = ?"], [self._tenant]
         if session_id is not None:
-            wanted.append("session = ?")
+            # NOTE: the plus keeps SQLite from choosing the index on the tenant, which has far more rows.
+            wanted = ["+tenant = ?", "session = ?"]
             values.append(self._number(session_id))
+        where = " AND ".join(wanted)
+        if after is not None:
+            rows = self._read(f"SELECT number FROM approvals WHERE {where} AND approval_id = ?", (*values, after))  # noqa: S608
+            if not rows:
+                raise ApprovalNotFound(f"approval `{after}` does not exist")
+            where += " AND number > ?"
+            values.append(rows[0][0])
         if status is not None:
-            wanted.append("status = ?")
-            values.append(status)
-        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
-        rows = self._read(f"SELECT record FROM approvals {where} ORDER BY number", tuple(values))  # noqa: S608
+            where += " AND status = ?"
+            values.append(status)  # type: ignore[arg-type]
+        rows = self._read(
+            f"SELECT record FROM approvals WHERE {where} ORDER BY number LIMIT ?",  # noqa: S608
+            (*values, _most(limit)),
+        )
         return [approval_of(row[0]) for row in rows]
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
-        waits = []
+        waits, tenant = [], self._tenant
         for claim in claims:
-            rows = self._read(work.COUNTER, (claim.key,))
+            rows = self._read(work.COUNTER, (tenant, claim.key))
             waits.append(work.wait_us(claim, rows[0] if rows else None, now_us))
         return waits
 
@@ -230,19 +229,79 @@ class SQLiteStorage:
     def sessions(
         self, *, agent_id: str | None = None, status: str | None = None, after: str | None = None, limit: int = 100
     ) -> list[SessionRecord]:
-        wanted, values = ["s.session_id > ?"], [after or ""]
+        wanted, values = ["s.tenant = ?", "s.session_id > ?"], [self._tenant, after or ""]
         for column, value in (("agent_id", agent_id), ("status", status)):
             if value is not None:
                 wanted.append(f"s.{column} = ?")
                 values.append(value)
         rows = self._read(
             f"{_SESSION} WHERE {' AND '.join(wanted)} ORDER BY s.session_id LIMIT ?",
-            (*values, max(0, min(limit, 1 << 62))),
+            (*values, _most(limit)),
         )
         return [session_of(row[0], row[1]) for row in rows]
 
+    def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
+        wanted, values = (
+            "s.tenant = ? AND s.ended_us < ?",
+            [self._tenant, _MOST_ROWS if before_us is None else before_us],
+        )
+        if after is not None:
+            rows = self._read(
+                "SELECT ended_us FROM sessions WHERE tenant = ? AND session_id = ? AND ended_us IS NOT NULL",
+                (values[0], after),
+            )
+            if not rows:
+                raise SessionNotFound(f"session `{after}` has not ended, or does not exist")
+            wanted += " AND (s.ended_us, s.session_id) > (?, ?)"
+            values += [rows[0][0], after]  # type: ignore[list-item]
+        rows = self._read(
+            f"{_SESSION} WHERE {wanted} ORDER BY s.ended_us, s.session_id LIMIT ?", (*values, _most(limit))
+        )
+        return [session_of(row[0], row[1]) for row in rows]
+
+    def ended_count(self) -> int:
+        rows = self._read("SELECT count(*) FROM sessions WHERE tenant = ? AND ended_us IS NOT NULL", (self._tenant,))
+        return int(rows[0][0])
+
+    # Documents
+
+    def document(self, kind: str, name: str) -> Document | None:
+        rows = self._read(
+            "SELECT kind, name, revision, body FROM documents WHERE tenant = ? AND kind = ? AND name = ?",
+            (self._tenant, kind, name),
+        )
+        return Document(*rows[0]) if rows else None
+
+    def documents(self, kind: str) -> list[Document]:
+        rows = self._read(
+            "SELECT kind, name, revision, body FROM documents WHERE tenant = ? AND kind = ? ORDER BY number",
+            (self._tenant, kind),
+        )
+        return [Document(*row) for row in rows]
+
+    def revision(self, kind: str) -> int:
+        rows = self._read(work.REVISION, (self._tenant, kind))
+        return int(rows[0][0]) if rows else 0
+
+    # Moving to another store
+
+    def dump(self, session_id: str) -> SessionDump:
+        return move.dump(self._pool, self._tenant, session_id, self._max_resolutions)
+
+    def restore(self, dump: SessionDump) -> None:
+        self._pool.write(move.restore(self._pool.new_tenant(self.tenant), dump, self._max_resolutions))
+
+    def counters(self) -> Iterator[CounterRecord]:
+        return move.counters(self._pool, self._tenant)
+
+    def restore_counters(self, counters: Iterable[CounterRecord]) -> None:
+        self._pool.write(move.restore_counters(self._pool.new_tenant(self.tenant), counters))
+
+    def probe(self) -> None:
+        self._pool.write(work.probe)
+
     def purge(self, session_id: str) -> None:
-        self._write(work.purge(session_id))
+        self._pool.write(work.purge(self._tenant, session_id))
 
     def check(self) -> None:
         """Raise `StorageCorrupt` when the file's own structure is damaged; reads all of it."""
@@ -251,8 +310,12 @@ class SQLiteStorage:
             raise StorageCorrupt(f"`{self.path}`: {rows[0][0]}", hint="restore a backup")
 
     def close(self) -> None:
-        self._closed = True
-        self._finalizer()
+        if self._opened:
+            self._pool.close()
+
+
+def _most(limit: int | None) -> int:
+    return _MOST_ROWS if limit is None else max(0, min(limit, _MOST_ROWS))
 
 
 def versions() -> tuple[str, str]:
@@ -260,38 +323,3 @@ def versions() -> tuple[str, str]:
     import apsw
 
     return apsw.apsw_version(), apsw.sqlite_lib_version()
-
-
-class _Upkeep:
-    """What the writer does between groups, when nobody waits for it: the log goes into the database file."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._pages = 0
-        connection.set_wal_hook(self._written)
-
-    def _written(self, connection: Connection, database: str, pages: int) -> int:
-        self._pages = pages
-        return 0
-
-    def due(self) -> bool:
-        """Say whether the log has become long."""
-        return self._pages >= _CHECKPOINT_PAGES
-
-    def __call__(self) -> None:
-        import apsw
-
-        pages, self._pages = self._pages, 0
-        restart = pages >= _RESTART_PAGES
-        mode = apsw.SQLITE_CHECKPOINT_RESTART if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
-        self._connection.wal_checkpoint(mode=mode)
-
-
-def _close(writer: GroupCommit, connection: Connection, readers: deque[Connection], pid: int) -> None:
-    if os.getpid() != pid:
-        return
-    writer.close()
-    # The last connection to the file puts the log into it and removes it; that has to be the one that writes.
-    while readers:
-        readers.pop().close()
-    connection.close()

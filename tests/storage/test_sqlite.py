@@ -80,8 +80,8 @@ def test_the_durability_is_what_sqlite_was_told(tmp_path: Path) -> None:
     for durability, synchronous in (("strict", 2), ("batched", 1)):
         store = SQLiteStorage(tmp_path / f"{durability}.db", durability=durability)
         assert store.durability == durability
-        assert store._upkeep._connection.execute("PRAGMA synchronous").get == synchronous
-        assert store._upkeep._connection.execute("PRAGMA journal_mode").get == "wal"
+        assert store._pool.upkeep._connection.execute("PRAGMA synchronous").get == synchronous
+        assert store._pool.upkeep._connection.execute("PRAGMA journal_mode").get == "wal"
         store.close()
     with pytest.raises(ConfigInvalid, match="expected strict or batched"):
         SQLiteStorage(tmp_path / "x.db", durability="maybe")  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def test_a_closed_store_leaves_one_file(path: Path) -> None:
 def test_a_store_that_was_forgotten_is_closed_with_its_last_reference(path: Path) -> None:
     store = SQLiteStorage(path)
     writer = Writer(store)
-    thread = store._writer._thread
+    thread = store._pool.writer._thread
     del store, writer
     thread.join()
     assert not thread.is_alive()
@@ -246,7 +246,7 @@ def fill(writer: Writer) -> None:
 
 def test_a_full_disk_adds_nothing_and_says_so(store: SQLiteStorage) -> None:
     writer = Writer(store)
-    connection = store._upkeep._connection
+    connection = store._pool.upkeep._connection
     connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').get + 2}").fetchall()
     with pytest.raises(StorageFull, match="disk is full") as full:
         fill(writer)
@@ -276,12 +276,12 @@ def gathered(store: SQLiteStorage) -> Iterator[Callable[[list[Callable[[], objec
             return "landed"
 
         # As after a group of several: nobody commits in its own thread.
-        store._writer._alone = False
+        store._pool.writer._alone = False
         with ThreadPoolExecutor(len(calls) + 1) as pool:
-            holding = pool.submit(store._writer.run, hold)
+            holding = pool.submit(store._pool.writer.run, hold)
             assert begun.wait(30)
             waiting = [pool.submit(end, call) for call in calls]
-            while store._writer._queue.qsize() < len(calls):
+            while store._pool.writer._queue.qsize() < len(calls):
                 time.sleep(0)
             gate.set()
             holding.result()
@@ -296,10 +296,10 @@ def appending(writer: Writer) -> Callable[[], object]:
 
 def half_done(store: SQLiteStorage) -> Callable[[], object]:
     def work(connection: apsw.Connection) -> None:
-        connection.execute("UPDATE heads SET sequence = 99")
+        connection.execute("UPDATE events SET count = 99")
         raise ZeroDivisionError
 
-    return lambda: store._writer.run(work)
+    return lambda: store._pool.writer.run(work)
 
 
 def test_what_waits_lands_in_one_transaction(store: SQLiteStorage, gathered) -> None:
@@ -310,9 +310,9 @@ def test_what_waits_lands_in_one_transaction(store: SQLiteStorage, gathered) -> 
         commits.append(1)
         return False
 
-    store._upkeep._connection.set_commit_hook(count)
+    store._pool.upkeep._connection.set_commit_hook(count)
     assert set(gathered([appending(writer) for writer in writers])) == {"landed"}
-    store._upkeep._connection.set_commit_hook(None)
+    store._pool.upkeep._connection.set_commit_hook(None)
     # The one that held the thread, and the group.
     assert len(commits) == 2
     for writer in writers:
@@ -343,9 +343,9 @@ def test_a_commit_that_fails_fails_everybody_in_it(store: SQLiteStorage, gathere
     calls = [appending(writer) for writer in writers]
     # A hook that returns true turns the commit into an error; the first commit is that of the one who holds the thread.
     answers = [False, True]
-    store._upkeep._connection.set_commit_hook(lambda: answers.pop(0))
+    store._pool.upkeep._connection.set_commit_hook(lambda: answers.pop(0))
     assert set(gathered(calls)) == {"StorageError"}
-    store._upkeep._connection.set_commit_hook(None)
+    store._pool.upkeep._connection.set_commit_hook(None)
     for writer in writers:
         writer.check()
         assert store.load(writer.session_id)[0].action_count == 0
@@ -371,7 +371,7 @@ def test_a_file_that_another_process_holds_is_waited_for_and_then_named(path: Pa
 def test_who_waits_too_long_learns_that_the_outcome_is_unknown(path: Path) -> None:
     store = SQLiteStorage(path, timeout_seconds=0.05)
     writer = Writer(store)
-    store._writer._alone = False
+    store._pool.writer._alone = False
     holder = apsw.Connection(str(path))
     holder.execute("BEGIN IMMEDIATE")
     head, batch = writer.chain.head, writer.batch()
@@ -391,14 +391,14 @@ def test_an_interruption_in_the_middle_of_a_write_leaves_nothing(store: SQLiteSt
     writer = Writer(store)
 
     def interrupt(connection: apsw.Connection) -> None:
-        connection.execute("UPDATE heads SET sequence = 99")
+        connection.execute("UPDATE events SET count = 99")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store._writer.run(interrupt)
+        store._pool.writer.run(interrupt)
     writer.check()
     # Even one that comes before the rollback.
-    store._upkeep._connection.execute("BEGIN IMMEDIATE; UPDATE heads SET sequence = 99")
+    store._pool.upkeep._connection.execute("BEGIN IMMEDIATE; UPDATE events SET count = 99")
     writer.append()
     writer.check()
 
@@ -406,7 +406,7 @@ def test_an_interruption_in_the_middle_of_a_write_leaves_nothing(store: SQLiteSt
 def test_readers_see_only_what_was_committed(store: SQLiteStorage, path: Path) -> None:
     writer = Writer(store)
     other = apsw.Connection(str(path))
-    other.execute("BEGIN IMMEDIATE; DELETE FROM events; DELETE FROM heads")
+    other.execute("BEGIN IMMEDIATE; DELETE FROM events; DELETE FROM sessions")
     writer.check()
     other.execute("ROLLBACK")
     other.close()
@@ -468,8 +468,8 @@ def test_a_rate_keeps_no_more_calls_than_it_allows(store: SQLiteStorage) -> None
 
 
 def test_the_log_goes_into_the_file_while_work_goes_on(store: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cra.storage.sqlite._CHECKPOINT_PAGES", 20)
-    monkeypatch.setattr("cra.storage.sqlite._RESTART_PAGES", 40)
+    monkeypatch.setattr("cra.storage._sqlite_pool._CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr("cra.storage._sqlite_pool._RESTART_PAGES", 40)
     writer = Writer(store)
     for _ in range(300):
         writer.append(NO_CHANGE, text="x" * 3000)
