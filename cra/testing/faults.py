@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 from typing import Any, Literal
 
@@ -12,9 +12,12 @@ from cra.storage.base import (
     ApprovalRecord,
     Change,
     Claim,
+    CounterRecord,
+    Document,
     Head,
     IdempotencyRecord,
     ResolutionRecord,
+    SessionDump,
     SessionRecord,
     Storage,
 )
@@ -22,41 +25,61 @@ from cra.storage.base import (
 When = Literal["before", "after"]
 
 
+class _Plan:
+    """What fails, in every tenant's part of the store."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+        self.failures = 0
+        self.lock = Lock()
+        self.nth: dict[int, tuple[When, Exception]] = {}
+        self.always: tuple[When, Exception] | None = None
+
+
 class FaultyStorage:
     """A store around another one; `fail` makes a write to come raise.
 
     Failing `before` is a full disk or a lost connection: nothing was written. Failing `after` is a lost answer: the
-    write has landed and nobody knows.
+    write has landed and nobody knows. Writes are counted and fail in all tenants' parts of the store together.
     """
 
     def __init__(self, inner: Storage) -> None:
         self.inner = inner
-        self.writes = 0
-        self.failures = 0
-        self._lock = Lock()
-        self._plan: dict[int, tuple[When, Exception]] = {}
-        self._always: tuple[When, Exception] | None = None
+        self._plan = _Plan()
+
+    @property
+    def writes(self) -> int:
+        """How many writes there have been."""
+        return self._plan.writes
+
+    @property
+    def failures(self) -> int:
+        """How many of them failed."""
+        return self._plan.failures
 
     def fail(self, when: When, *, nth: int = 1, error: Exception | None = None) -> None:
         """Make the `nth` write from now fail, once."""
-        with self._lock:
-            self._plan[self.writes + nth] = (when, error or StorageError("the fault that the test asked for"))
+        plan = self._plan
+        with plan.lock:
+            plan.nth[plan.writes + nth] = (when, error or StorageError("the fault that the test asked for"))
 
     def fail_always(self, when: When, *, error: Exception | None = None) -> None:
         """Make every write fail until `heal`."""
-        self._always = (when, error or StorageError("the fault that the test asked for"))
+        self._plan.always = (when, error or StorageError("the fault that the test asked for"))
 
     def heal(self) -> None:
         """Forget every fault that has not happened yet."""
-        with self._lock:
-            self._always = None
-            self._plan.clear()
+        plan = self._plan
+        with plan.lock:
+            plan.always = None
+            plan.nth.clear()
 
     def _write(self, write: Callable[..., None], *arguments: Any) -> None:
-        with self._lock:
-            self.writes += 1
-            fault = self._plan.pop(self.writes, self._always)
-            self.failures += fault is not None
+        plan = self._plan
+        with plan.lock:
+            plan.writes += 1
+            fault = plan.nth.pop(plan.writes, plan.always)
+            plan.failures += fault is not None
         if fault is None:
             write(*arguments)
             return
@@ -71,6 +94,20 @@ class FaultyStorage:
         return self.inner.name
 
     @property
+    def tenant(self) -> str:
+        """The tenant of the store inside."""
+        return self.inner.tenant
+
+    def of_tenant(self, tenant: str) -> FaultyStorage:
+        """Return another tenant's part, which fails with this one."""
+        made = FaultyStorage(self.inner.of_tenant(tenant))
+        made._plan = self._plan
+        return made
+
+    def tenants(self) -> list[str]:
+        return self.inner.tenants()
+
+    @property
     def durability(self) -> str:
         """The durability of the store inside."""
         return self.inner.durability
@@ -83,8 +120,17 @@ class FaultyStorage:
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
         self._write(self.inner.append, session_id, expected_head, batch, change)
 
+    def restore(self, dump: SessionDump) -> None:
+        self._write(self.inner.restore, dump)
+
+    def restore_counters(self, counters: Iterable[CounterRecord]) -> None:
+        self._write(self.inner.restore_counters, counters)
+
+    def probe(self) -> None:
+        self._write(self.inner.probe)
+
     def purge(self, session_id: str) -> None:
-        self._write(self.inner.purge, session_id)
+        self._write(self.inner.purge, session_id)  # type: ignore[attr-defined] # until nobody calls it
 
     def load(self, session_id: str) -> tuple[SessionRecord, Head]:
         return self.inner.load(session_id)
@@ -101,8 +147,15 @@ class FaultyStorage:
     def approval(self, approval_id: str) -> ApprovalRecord | None:
         return self.inner.approval(approval_id)
 
-    def approvals(self, *, session_id: str | None = None, status: str | None = None) -> list[ApprovalRecord]:
-        return self.inner.approvals(session_id=session_id, status=status)
+    def approvals(
+        self,
+        *,
+        session_id: str | None = None,
+        status: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[ApprovalRecord]:
+        return self.inner.approvals(session_id=session_id, status=status, after=after, limit=limit)
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         return self.inner.peek(claims, now_us)
@@ -114,6 +167,27 @@ class FaultyStorage:
         self, *, agent_id: str | None = None, status: str | None = None, after: str | None = None, limit: int = 100
     ) -> list[SessionRecord]:
         return self.inner.sessions(agent_id=agent_id, status=status, after=after, limit=limit)
+
+    def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
+        return self.inner.ended(before_us=before_us, after=after, limit=limit)
+
+    def ended_count(self) -> int:
+        return self.inner.ended_count()
+
+    def document(self, kind: str, name: str) -> Document | None:
+        return self.inner.document(kind, name)
+
+    def documents(self, kind: str) -> list[Document]:
+        return self.inner.documents(kind)
+
+    def revision(self, kind: str) -> int:
+        return self.inner.revision(kind)
+
+    def dump(self, session_id: str) -> SessionDump:
+        return self.inner.dump(session_id)
+
+    def counters(self) -> Iterator[CounterRecord]:
+        return self.inner.counters()
 
     def close(self) -> None:
         self.inner.close()
