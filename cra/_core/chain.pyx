@@ -347,7 +347,7 @@ cdef class EventBatch:
 cdef class Ledger:
     """Keep the batches of one session in memory. Not for use by two threads at once.
 
-    `pieces` has for each batch the sequence of its first event, then its lines; `actions` is what was counted with them.
+    `pieces` has for each batch the sequence of its first event, then its lines; `actions` counts what came with them.
     """
 
     def __init__(self, int64_t sequence=0, str head not None=ZEROS, int64_t last_us=0, int64_t actions=0):
