@@ -11,14 +11,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cra.atlas import loader
 from cra.atlas.package import Atlas
-from cra.errors import Unauthenticated
 from cra.runtime.config import Clock, Ids, RuntimeConfig
-from cra.server.identity import Identity
-from cra.server.roles import permissions_of
+from cra.server.auth.authenticator import Authenticator
+from cra.server.auth.settings import auth_settings
 from cra.server.service import Authenticate, Service
 from cra.server.settings import ServiceSettings
 from cra.server.tenancy import Tenancy
-from cra.storage.base import DEFAULT_TENANT, Storage
+from cra.storage.base import Storage
 from cra.storage.open import open_storage
 
 
@@ -73,21 +72,7 @@ def create_app(
         storage = open_storage(settings.storage, max_sessions=config.max_sessions, max_events=config.max_events)
     baseline = [*(loader.load(path) for path in settings.atlases), *atlases]
     tenancy = Tenancy(storage, config, baseline, register)
-    return Application(Service(settings, tenancy, authenticate or _provisional(settings)), storage)
-
-
-def _provisional(settings: ServiceSettings) -> Authenticate:
-    identity = Identity(
-        tenant=DEFAULT_TENANT,
-        subject="dev",
-        roles=("admin",),
-        permissions=permissions_of(["admin"], DEFAULT_TENANT),
-        credential="dev",
-    )
-
-    async def authenticate(scope: Any) -> Identity:
-        if not settings.dev:
-            raise Unauthenticated("a credential is needed", hint="send `Authorization: Bearer KEY`")
-        return identity
-
-    return authenticate
+    if authenticate is None:
+        auth = auth_settings({**settings.auth, "dev": settings.dev})
+        authenticate = Authenticator(auth, storage, now_us=config.clock)
+    return Application(Service(settings, tenancy, authenticate), storage)

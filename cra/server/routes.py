@@ -5,7 +5,19 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from cra.server import approvals, atlases, carp, documentation, health, live, metrics, sessions, traces
+from cra.server import (
+    approvals,
+    atlases,
+    carp,
+    documentation,
+    health,
+    keys,
+    live,
+    metrics,
+    sessions,
+    tenants,
+    traces,
+)
 from cra.server.call import JSON, Handler
 from cra.server.media import ATLAS_JSON, ATLAS_ZIP, CARP, EVENTS, NDJSON, TRACE
 
@@ -69,6 +81,9 @@ _ATLAS = (JSON, ATLAS_JSON, ATLAS_ZIP)
 _SESSION = "/v1/sessions/{session_id}"
 _TRACE = f"{_SESSION}/trace"
 _APPROVAL = "/v1/approvals/{approval_id}"
+_KEY = "/v1/keys/{key_id}"
+_ROLE = "/v1/roles/{name}"
+_TENANT = "/v1/tenants/{name}"
 _ONE_ATLAS = "/v1/atlases/{atlas_id}"
 
 ROUTES: tuple[Route, ...] = (
@@ -96,6 +111,18 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", _APPROVAL, approvals.get, "approvals.read", query=True, waits=True),
     _route("POST", f"{_APPROVAL}/grant", approvals.grant, "approvals.decide", takes=_JSON, body_optional=True),
     _route("POST", f"{_APPROVAL}/reject", approvals.reject, "approvals.decide", takes=_JSON, body_optional=True),
+    _route("GET", "/v1/keys", keys.page, "keys.read", query=True),
+    _route("POST", "/v1/keys", keys.create, "keys.manage", takes=_JSON),
+    _route("GET", _KEY, keys.get, "keys.read"),
+    _route("DELETE", _KEY, keys.revoke, "keys.manage", query=True),
+    _route("POST", f"{_KEY}/rotate", keys.rotate, "keys.manage", takes=_JSON, body_optional=True),
+    _route("GET", "/v1/roles", keys.roles, "keys.read"),
+    _route("PUT", _ROLE, keys.set_role, "roles.manage", takes=_JSON),
+    _route("DELETE", _ROLE, keys.remove_role, "roles.manage"),
+    _route("GET", "/v1/tenants", tenants.page, "tenants.manage", query=True),
+    _route("POST", "/v1/tenants", tenants.create, "tenants.manage", takes=_JSON),
+    _route("GET", _TENANT, tenants.get, "tenants.manage"),
+    _route("DELETE", _TENANT, tenants.remove, "tenants.manage"),
     _route("GET", "/v1/health/live", health.live, None, urgent=True),
     _route("GET", "/v1/health/ready", health.ready, None, urgent=True),
     _route("GET", "/metrics", metrics.scrape, "service.metrics", gives=(metrics.TEXT,)),

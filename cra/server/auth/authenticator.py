@@ -20,6 +20,7 @@ from cra.storage.base import DEFAULT_TENANT, Storage
 
 if TYPE_CHECKING:
     from cra.server.auth.jwt import Claims, Tokens
+    from cra.server.throttle import Throttle
 
 _log = logging.getLogger("cra.server.auth")
 
@@ -47,12 +48,19 @@ class Authenticator:
         self._dev = settings.dev
         self._proxy = Proxy(settings.proxy) if settings.proxy is not None else None
         self._proxied: frozenset[bytes] = self._proxy.headers if self._proxy is not None else frozenset()
+        self._throttle = _throttle(settings)
         self._tokens = _tokens(settings, now_us, monotonic) if settings.issuers else None
         # Worked out once for each key as long as it and the tenant's roles stay what they are.
         self._known: dict[str, tuple[Lock, Mapping[str, tuple[str, ...]], Identity]] = {}
 
     async def __call__(self, scope: MutableMapping[str, Any]) -> Identity:
-        """Return who calls; raises `Unauthenticated`."""
+        """Return who calls, and count the call; raises `Unauthenticated`, `RateLimited`."""
+        identity = await self._identify(scope)
+        if self._throttle is not None:
+            self._throttle.check(identity)
+        return identity
+
+    async def _identify(self, scope: MutableMapping[str, Any]) -> Identity:
         bearer = key = None
         proxied = False
         count = 0
@@ -161,6 +169,18 @@ def _is_near(origin: str) -> bool:
         return is_loopback(urlsplit(origin).hostname or "")
     except ValueError:
         return False
+
+
+def _throttle(settings: AuthSettings) -> Throttle | None:
+    if not settings.throttle.key_per_second and not settings.throttle.tenant_per_second:
+        return None
+    try:
+        from cra.server.throttle import Throttle
+    except ImportError as error:
+        raise MissingExtra(
+            f"rate limits need the package `{error.name}`", hint="pip install 'cra-core[server]'"
+        ) from None
+    return Throttle(settings.throttle)
 
 
 def _tokens(settings: AuthSettings, now_us: Callable[[], int], monotonic: Callable[[], float]) -> Tokens:
