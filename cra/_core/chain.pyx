@@ -343,7 +343,6 @@ cdef class EventBatch:
         return f"EventBatch(first_sequence={self.first_sequence}, count={self.count}, head={self.head!r})"
 
 
-@cython.no_gc_clear
 cdef class Ledger:
     """Keep the batches of one session in memory. Not for use by two threads at once.
 
