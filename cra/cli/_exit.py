@@ -41,6 +41,11 @@ _BY_CLASS: dict[type[errors.CRAError], Exit] = {
     errors.ExecutorMissing: Exit.FAILED,
     errors.IdempotencyConflict: Exit.STATE,
     errors.StorageError: Exit.STORAGE,
+    errors.Forbidden: Exit.VERDICT,
+    errors.TenantNotFound: Exit.NOT_FOUND,
+    errors.KeyNotFound: Exit.NOT_FOUND,
+    errors.RoleNotFound: Exit.NOT_FOUND,
+    errors.AdministrationConflict: Exit.STATE,
     errors.MissingExtra: Exit.UNAVAILABLE,
     errors.CRAError: Exit.INTERNAL,
 }

@@ -183,7 +183,7 @@ def revoke_key(
         if not last and _is_last(store, key, now_us):
             raise AdministrationConflict(
                 f"key `{key_id}` is the last one of the tenant that can manage keys",
-                hint="make another one first, or say that it is meant: `last=true`",
+                hint="make another one first, or say that it is meant: `last=true`, at the command line `--last`",
             )
 
     check(document)
