@@ -39,8 +39,6 @@ class Execution:
         kernel = self._kernel
         parameters, digest = self._taken(order)
         live = kernel.live(order.session_id)
-        if order.simulate:
-            kernel.freshen()
         with live.lock:
             refused: dict[str, int] | None = None
             for _ in range(MAX_ATTEMPTS):
@@ -49,6 +47,8 @@ class Execution:
                 ending = attempt.decide()
                 if order.simulate:
                     # A validate request on the wire: the answer, and nothing else.
+                    if kernel.freshen():
+                        continue
                     return ending
                 try:
                     if kernel.commit(live, attempt.batch, attempt.change):

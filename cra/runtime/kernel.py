@@ -177,17 +177,18 @@ class Kernel:
 
     def commit(self, live: Live, batch: EventBatch, change: Change) -> bool:
         """Append a batch; False when the head or the atlases were stale and have been read again."""
+        chain = live.chain
         try:
-            self.storage.append(live.record.session_id, live.chain.head, batch, change)
+            self.storage.append(chain.session_id, chain.head, batch, change)
         except StaleHead:
             self.reload(live)
             return False
         except StaleCatalog:
             self.refresh()
             return False
-        live.chain.advance(batch)
+        chain.advance(batch)
         if self._watched:
-            self.watchers.tell(live.record.session_id)
+            self.watchers.tell(chain.session_id)
         return True
 
     def commit_until_done(self, live: Live, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
