@@ -15,6 +15,7 @@ from cra import CRARuntime
 from cra._core.canonical import dumps
 from cra.protocol.times import format_timestamp
 from cra.runtime.config import system_clock
+from cra.storage.base import Change
 
 SEEN = "resolve, other goal each time"
 FRESH = "resolve, first of a new session"
@@ -207,4 +208,9 @@ def _wire(document: dict[str, Any]) -> Setup:
 def _forget(runtime: CRARuntime, session_id: str) -> None:
     """Give back what a turn has stored."""
     runtime.end_session(session_id)
-    runtime._kernel.storage.purge(session_id)
+    kernel = runtime._kernel
+    live = kernel.live(work.session_of(runtime))
+    batch = kernel.begin(live)
+    batch.add("session.purged", {"session_id": session_id})
+    if not kernel.commit(live, batch, Change(purge=(session_id,))):
+        raise AssertionError("nobody else writes here")
