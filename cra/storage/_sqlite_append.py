@@ -268,16 +268,6 @@ def sweep(after: int, now_us: int) -> Callable[[Connection], None]:
     return work
 
 
-def purge(tenant: int, session_id: str) -> Callable[[Connection], None]:
-    """Return the work that removes an ended session."""
-
-    def work(connection: Connection) -> None:
-        for purged_id, number in _purgeable(connection.execute, tenant, "", (session_id,)):
-            _purge(connection.execute, tenant, purged_id, number)
-
-    return work
-
-
 def probe(connection: Connection) -> None:
     """Write something of no meaning."""
     connection.execute("UPDATE probe SET times = times + 1")

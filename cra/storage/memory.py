@@ -708,11 +708,6 @@ class MemoryStorage:
             if not shared.ungranted and not any(stripe.left for stripe in shared.stripes):
                 raise StorageFull(f"the store holds {shared.max_events} events, its bound")
 
-    def purge(self, session_id: str) -> None:
-        with self._shared.creating, self._everything():
-            self._purged |= self._stage("", {}, Change(purge=(session_id,))).purged
-            self._clear()
-
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 

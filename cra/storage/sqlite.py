@@ -300,9 +300,6 @@ class SQLiteStorage:
     def probe(self) -> None:
         self._pool.write(work.probe)
 
-    def purge(self, session_id: str) -> None:
-        self._pool.write(work.purge(self._tenant, session_id))
-
     def check(self) -> None:
         """Raise `StorageCorrupt` when the file's own structure is damaged; reads all of it."""
         rows = self._read("PRAGMA integrity_check(1)")

@@ -129,9 +129,6 @@ class FaultyStorage:
     def probe(self) -> None:
         self._write(self.inner.probe)
 
-    def purge(self, session_id: str) -> None:
-        self._write(self.inner.purge, session_id)  # type: ignore[attr-defined] # until nobody calls it
-
     def load(self, session_id: str) -> tuple[SessionRecord, Head]:
         return self.inner.load(session_id)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,11 @@ from msgspec import structs
 
 from cra._core.chain import EventBatch
 from cra._core.windows import BudgetWindow, RateWindow
-from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleHead, StorageError
+from cra.errors import DuplicateRequest, SessionExists, SessionNotFound, StaleHead, StorageError
 from cra.storage.base import NO_CHANGE, Change, ClaimRefused, IdempotencyRecord, Storage
+from cra.testing._faults import FaultContract
+from cra.testing._moving import MovingContract
+from cra.testing._tenants import TenantContract
 from cra.testing.writer import (
     BIG,
     SECOND,
@@ -29,26 +31,13 @@ from cra.testing.writer import (
 )
 
 
-class StorageContract:
+class StorageContract(TenantContract, MovingContract, FaultContract):
     """What every store promises. Inherit it in a test class and define `open`.
 
     class TestMyStorage(StorageContract):
         def open(self, directory: Path) -> Storage:
             return MyStorage(directory / "events")
     """
-
-    # How many threads meet at a counter or at a head.
-    threads = 16
-
-    def open(self, directory: Path) -> Storage:
-        """Return the store; with one that is durable, a second call with the same directory finds its sessions."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def store(self, tmp_path: Path) -> Iterator[Storage]:
-        store = self.open(tmp_path)
-        yield store
-        store.close()
 
     # Events
 
@@ -121,8 +110,6 @@ class StorageContract:
             store.latest_resolution(unknown, None, START_US)
         with pytest.raises(SessionNotFound):
             store.approvals(session_id=unknown)
-        with pytest.raises(SessionNotFound):
-            store.purge(unknown)
         writer = Writer(store)
         with pytest.raises(SessionNotFound):
             store.append(unknown, writer.chain.head, writer.batch(), NO_CHANGE)
@@ -376,53 +363,6 @@ class StorageContract:
         # 14 times 7 is 98: the budget is what stops them, exactly.
         assert taken == min(14, 4 * self.threads)
         assert store.peek([budget(3, "money", 100), budget(2, "money", 100)], START_US) == [60 * SECOND, 0]
-
-    # Removing
-
-    def test_only_ended_sessions_are_purged_and_wholly(self, store: Storage) -> None:
-        writer, other = Writer(store), Writer(store)
-        key = f"session|{writer.session_id}"
-        asked = approval(writer.session_id)
-        writer.append(
-            Change(
-                request_id=new_id(),
-                resolution=resolution(),
-                idempotency=IdempotencyRecord(key="key", call="call"),
-                approval=asked,
-                claims=(budget(60, key, window_us=0),),
-                claims_at_us=START_US,
-            )
-        )
-        with pytest.raises(SessionError):
-            store.purge(writer.session_id)
-        writer.check()
-        writer.end()
-        store.purge(writer.session_id)
-        with pytest.raises(SessionNotFound):
-            store.load(writer.session_id)
-        with pytest.raises(SessionNotFound):
-            store.events(writer.session_id)
-        with pytest.raises(SessionNotFound):
-            store.purge(writer.session_id)
-        assert store.approval(asked.approval_id) is None
-        assert store.approvals() == []
-        assert [record.session_id for record in store.sessions()] == [other.session_id]
-        with pytest.raises((SessionNotFound, StaleHead)):
-            store.append(writer.session_id, writer.chain.head, writer.batch(), NO_CHANGE)
-        other.append()
-        other.check()
-
-    def test_a_purged_id_begins_anew(self, store: Storage) -> None:
-        writer = Writer(store)
-        request_id = new_id()
-        writer.append(Change(request_id=request_id, actions=3, resolution=resolution()))
-        writer.end()
-        store.purge(writer.session_id)
-        again = Writer(store, session_id=writer.session_id)
-        assert store.latest_resolution(writer.session_id, None, START_US) is None
-        again.append(Change(request_id=request_id))
-        again.check()
-        assert store.load(again.session_id)[0].action_count == 0
 
     # Opening and closing
 

@@ -10,7 +10,16 @@ from typing import Any
 from msgspec import structs
 
 from cra._core.chain import Chain, EventBatch, verify
-from cra.storage.base import NO_CHANGE, ApprovalRecord, Change, Claim, ResolutionRecord, SessionRecord, Storage
+from cra.storage.base import (
+    NO_CHANGE,
+    ApprovalRecord,
+    Change,
+    Claim,
+    DocumentWrite,
+    ResolutionRecord,
+    SessionRecord,
+    Storage,
+)
 from cra.testing.clock import SeededIds
 
 START_US = 1_767_225_600_000_000
@@ -31,7 +40,15 @@ def new_id() -> str:
 class Writer:
     """One session as its writer holds it: the chain, and what was acknowledged."""
 
-    def __init__(self, store: Storage, agent_id: str = "agent-1", session_id: str | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        store: Storage,
+        agent_id: str = "agent-1",
+        session_id: str | None = None,
+        *,
+        begin: Change = NO_CHANGE,
+        **more: Any,
+    ) -> None:
         self.store = store
         self.record = SessionRecord(
             session_id=session_id or new_id(),
@@ -44,7 +61,7 @@ class Writer:
         self.session_id = self.record.session_id
         self.chain = Chain(self.session_id, self.record.trace_id)
         self.acknowledged = bytearray()
-        self.append(Change(session=self.record), "session.started")
+        self.append(structs.replace(begin, session=self.record), "session.started")
 
     def batch(self, *event_types: str, **payload: Any) -> EventBatch:
         """Return a batch on the head that this writer knows."""
@@ -67,9 +84,9 @@ class Writer:
         record, head = self.store.load(self.session_id)
         self.chain = Chain(self.session_id, record.trace_id, head.sequence, head.hash, head.last_us)
 
-    def end(self) -> None:
+    def end(self, at_us: int = START_US + 1) -> None:
         """End the session."""
-        ended = structs.replace(self.record, status="ended", ended_us=START_US + 1, end_reason="completed")
+        ended = structs.replace(self.record, status="ended", ended_us=at_us, end_reason="completed")
         self.append(Change(session=ended), "session.ended")
 
     def check(self) -> None:
@@ -128,6 +145,20 @@ def budget(cost: int, key: str = "budget", limit: int = 100, window_us: int = 60
 def taking(*claims: Claim, at_us: int = START_US) -> Change:
     """Return a change that takes claims."""
     return Change(claims=claims, claims_at_us=at_us)
+
+
+def purging(*session_ids: str) -> Change:
+    """Return a change that removes sessions."""
+    return Change(purge=session_ids)
+
+
+def documents(**kinds: dict[str, bytes | None]) -> Change:
+    """Return a change that writes documents: for each kind their bodies by name."""
+    return Change(
+        documents=tuple(
+            [DocumentWrite(kind, name, body) for kind, bodies in kinds.items() for name, body in bodies.items()]
+        )
+    )
 
 
 def together(count: int, work: Callable[[int], Any]) -> list[Any]:

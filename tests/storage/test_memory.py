@@ -13,7 +13,7 @@ from cra.storage import memory
 from cra.storage.base import Change, ClaimRefused, Storage
 from cra.storage.memory import MemoryStorage
 from cra.testing.storage import StorageContract
-from cra.testing.writer import SECOND, START_US, Writer, budget, rate, resolution, taking, together
+from cra.testing.writer import SECOND, START_US, Writer, budget, purging, rate, resolution, taking, together
 
 
 class TestMemoryStorage(StorageContract):
@@ -61,13 +61,14 @@ def test_the_bound_on_sessions_is_exact_whoever_races_for_the_last() -> None:
 
 
 def test_what_is_purged_makes_room() -> None:
-    store = MemoryStorage(max_sessions=2, max_events=6)
+    store = MemoryStorage(max_sessions=2, max_events=25)
+    admin = Writer(store)
     for number in range(20):
-        writer = Writer(store, f"agent-{number}")
+        writer = Writer(store.of_tenant("default"), f"agent-{number}")
         writer.append(Change(), "action.requested", "action.approved")
         writer.end()
-        store.purge(writer.session_id)
-    assert store.sessions() == []
+        admin.append(purging(writer.session_id))
+    assert len(store.sessions()) == 1
 
 
 def test_a_session_that_did_not_fit_leaves_nothing() -> None:
