@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,11 +14,16 @@ from cra.atlas.package import Atlas
 from cra.runtime.config import Clock, Ids, RuntimeConfig
 from cra.server.auth.authenticator import Authenticator
 from cra.server.auth.settings import auth_settings
+from cra.server.live import LiveSocket
+from cra.server.metrics import MeteredStorage, Metrics
 from cra.server.service import Authenticate, Service
 from cra.server.settings import ServiceSettings
 from cra.server.tenancy import Tenancy
 from cra.storage.base import Storage
 from cra.storage.open import open_storage
+
+# How long calls that were cancelled have to record how they ended.
+_LAST_SECONDS = 5.0
 
 
 class Application(Starlette):
@@ -29,22 +34,29 @@ class Application(Starlette):
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
-            yield
-            service.closing = True
-            for tenant in service.tenancy:
-                await tenant.runtime.close()
-            storage.close()
+            service.deadlines.start()
+            try:
+                yield
+            finally:
+                # Calls that were cancelled because the time for shutting down was over still record how they ended.
+                await service.finish(_LAST_SECONDS)
+                service.deadlines.stop()
+                for tenant in service.tenancy:
+                    await tenant.runtime.close()
+                await service.aside(storage.close)
 
         super().__init__(lifespan=lifespan)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what takes every scope. PERF: the service itself, without a layer around it."""
-        service, router = self.service, self.router
+        service, router, live = self.service, self.router, LiveSocket(self.service)
 
         async def take(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
                 await service(scope, receive, send)
-            elif scope["type"] == "lifespan":
+            elif scope["type"] == "websocket":
+                await live(scope, receive, send)
+            else:
                 await router(scope, receive, send)
 
         return take
@@ -67,12 +79,14 @@ def create_app(
     """
     settings = settings or ServiceSettings()
     more: dict[str, Any] = {name: value for name, value in (("clock", clock), ("ids", ids)) if value is not None}
-    config = RuntimeConfig(**{**settings.runtime, **more})
+    config = RuntimeConfig(**{**settings.runtime, "stored_atlases": True, **more})
     if storage is None:
         storage = open_storage(settings.storage, max_sessions=config.max_sessions, max_events=config.max_events)
     baseline = [*(loader.load(path) for path in settings.atlases), *atlases]
-    tenancy = Tenancy(storage, config, baseline, register)
+    metrics = Metrics()
+    metered = cast(Storage, MeteredStorage(storage, metrics))
+    tenancy = Tenancy(metered, config, baseline, register)
     if authenticate is None:
         auth = auth_settings({**settings.auth, "dev": settings.dev})
-        authenticate = Authenticator(auth, storage, now_us=config.clock)
-    return Application(Service(settings, tenancy, authenticate), storage)
+        authenticate = Authenticator(auth, metered, now_us=config.clock)
+    return Application(Service(settings, tenancy, authenticate, metrics), storage)

@@ -1,5 +1,6 @@
 """Approvals: what waits for a person, and what the person says."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -58,15 +59,56 @@ def approval_value(record: ApprovalRecord) -> dict[str, Any]:
 async def page(call: Call) -> Answer:
     """List approvals, oldest first."""
     query = call.parameters(PageQuery)
-    records = await call.tenant.runtime.approvals.list(session_id=query.session_id, status=query.status)
-    mine = [record for record in records if call.identity.is_for(record.agent_id)]
-    return json_response({"approvals": [approval_value(record) for record in mine[: query.limit]]})
+    approvals, own = call.tenant.runtime.approvals, call.identity.agent_id
+    after = query.after
+    found: list[ApprovalRecord] = []
+    # An agent sees its own, so the store may have to be asked for more.
+    while len(found) <= query.limit:
+        records = await approvals.list(
+            session_id=query.session_id, status=query.status, after=after, limit=query.limit + 1
+        )
+        found += [record for record in records if own is None or record.agent_id == own]
+        if len(records) <= query.limit:
+            break
+        after = records[-1].approval_id
+    value: dict[str, Any] = {"approvals": [approval_value(record) for record in found[: query.limit]]}
+    if len(found) > query.limit:
+        value["next"] = found[query.limit - 1].approval_id
+    return json_response(value)
 
 
 async def get(call: Call) -> Answer:
-    """Show an approval."""
-    call.parameters(WaitQuery)
-    return json_response(approval_value(await _visible(call)))
+    """Show an approval, with `wait_seconds` as soon as it is decided."""
+    seconds = call.parameters(WaitQuery).wait_seconds
+    record = await _visible(call)
+    if seconds:
+        record = await _wait(call, record.approval_id, seconds)
+    return json_response(approval_value(record))
+
+
+async def _wait(call: Call, approval_id: str, seconds: int) -> ApprovalRecord:
+    """Wait for a decision, but not for a caller that has gone or a service that closes."""
+    service, loop = call.service, asyncio.get_running_loop()
+    closing = asyncio.Event()
+    service.wakers.add(closing)
+    waiting = loop.create_task(call.tenant.runtime.approvals.wait(approval_id, seconds))
+    others = [loop.create_task(_gone(call)), loop.create_task(closing.wait())]
+    try:
+        await asyncio.wait({waiting, *others}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            waiting.cancel()
+            return await call.tenant.runtime.approvals.get(approval_id)
+        return waiting.result()
+    finally:
+        service.wakers.discard(closing)
+        for task in (waiting, *others):
+            task.cancel()
+        await asyncio.gather(waiting, *others, return_exceptions=True)
+
+
+async def _gone(call: Call) -> None:
+    while (await call.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def grant(call: Call) -> Answer:
@@ -80,7 +122,7 @@ async def reject(call: Call) -> Answer:
 
 
 async def _judge(call: Call, verb: Literal["grant", "reject"]) -> Answer:
-    judgement = await call.json(Judgement) if await call.body() else Judgement()
+    judgement = await call.json(Judgement) if call.content else Judgement()
     record = await _visible(call)
     approvals = call.tenant.runtime.approvals
     decide = approvals.grant if verb == "grant" else approvals.reject

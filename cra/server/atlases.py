@@ -4,9 +4,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from cra.atlas import loader
 from cra.atlas.package import Atlas, effective_manifest
 from cra.errors import AtlasNotFound
 from cra.server.call import Answer, Call, Response, json_response
+from cra.server.media import ATLAS_ZIP
 
 
 class LoadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,9 +27,9 @@ def summary(atlas: Atlas) -> dict[str, Any]:
     }
 
 
-def _find(call: Call) -> Atlas:
+async def _find(call: Call) -> Atlas:
     atlas_id = call.path["atlas_id"]
-    for atlas in call.tenant.runtime.list_atlases():
+    for atlas in await call.tenant.runtime.administration.atlases():
         if atlas.atlas_id == atlas_id:
             return atlas
     raise AtlasNotFound(f"atlas `{atlas_id}` is not loaded")
@@ -35,7 +37,9 @@ def _find(call: Call) -> Atlas:
 
 async def listed(call: Call) -> Answer:
     """List the loaded atlases in load order."""
-    snapshot = call.tenant.runtime.snapshot
+    runtime = call.tenant.runtime
+    await runtime.administration.atlases()  # what other processes have loaded
+    snapshot = runtime.snapshot
     return json_response(
         {"atlases": [summary(atlas) for atlas in snapshot.atlases], "snapshot_digest": snapshot.digest}
     )
@@ -43,22 +47,27 @@ async def listed(call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Show an atlas's effective manifest."""
-    return json_response(effective_manifest(_find(call).manifest))
+    return json_response(effective_manifest((await _find(call)).manifest))
 
 
 async def digest(call: Call) -> Answer:
     """Show what identifies an atlas."""
-    return json_response(summary(_find(call)))
+    return json_response(summary(await _find(call)))
 
 
 async def load(call: Call) -> Answer:
     """Load an atlas."""
     query = call.parameters(LoadQuery)
-    atlas = call.tenant.runtime.load_atlas_from_json(await call.body(), replace=query.replace)
-    return json_response(summary(atlas), 201)
+    read = loader.load_archive if call.body_media == ATLAS_ZIP else loader.load_json
+    # Reading a large one takes a while, and nobody else is to wait for that.
+    atlas = await call.service.aside(read, call.content, source="the request")
+    await call.tenant.runtime.administration.load_atlas(atlas, replace=query.replace, actor=call.identity.subject)
+    location = f"/v1/atlases/{atlas.atlas_id}".encode()
+    return json_response(summary(atlas), 201, headers=[(b"location", location)])
 
 
 async def unload(call: Call) -> Answer:
     """Unload an atlas."""
-    call.tenant.runtime.unload_atlas(call.path["atlas_id"])
+    administration = call.tenant.runtime.administration
+    await administration.unload_atlas(call.path["atlas_id"], actor=call.identity.subject)
     return Response(status=204)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +15,7 @@ from cra.protocol.jsontext import decode
 
 if TYPE_CHECKING:
     from cra.server.identity import Identity
+    from cra.server.limits import Gate
     from cra.server.routes import Route
     from cra.server.service import Service
     from cra.server.tenancy import Tenant
@@ -48,14 +49,23 @@ class Response:
 
 
 class Stream:
-    """An answer in pieces, each sent when the reader has room for it; `headers` as in `Response`."""
+    """An answer in pieces, each sent when the reader has room for it; `headers` as in `Response`.
 
-    __slots__ = ("headers", "media", "pieces", "status")
+    A `live` one lasts as long as its reader likes; any other is cut off when the call's time is over.
+    """
+
+    __slots__ = ("headers", "live", "media", "pieces", "status")
 
     def __init__(
-        self, pieces: AsyncIterator[bytes], *, media: str, headers: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        *,
+        media: str,
+        live: bool = False,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         self.pieces = pieces
+        self.live = live
         self.status = 200
         self.media = media
         self.headers = headers
@@ -74,25 +84,41 @@ def json_response(value: Any, status: int = 200, *, headers: Sequence[tuple[byte
 class Call:
     """A call that has a route and an identity that may take it."""
 
-    __slots__ = ("_body", "headers", "identity", "media", "path", "request_id", "route", "scope", "service", "tenant")
+    __slots__ = (
+        "body_media",
+        "content",
+        "gate",
+        "headers",
+        "identity",
+        "media",
+        "path",
+        "receive",
+        "request_id",
+        "route",
+        "scope",
+        "service",
+        "tenant",
+    )
 
-    # The first three are set by the dispatcher before a handler of a route with a permission sees the call.
+    # Set before a handler sees the call, and not before they are known; a route without a permission has neither
+    # identity nor tenant.
     identity: Identity
     tenant: Tenant
     route: Route
 
-    def __init__(
-        self, service: Service, scope: Scope, headers: Mapping[bytes, bytes], path: Mapping[str, str], body: bytes
-    ) -> None:
+    def __init__(self, service: Service, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> None:
         self.service = service
         self.scope = scope
-        # Names are in lower case; of a repeated one only the last value.
+        # Names are in lower case; none that matters is there twice.
         self.headers = headers
-        self.path = path
+        self.receive = receive
         self.request_id = ""
+        self.path: Mapping[str, str] = {}
+        self.content = b""
+        self.body_media = JSON
         # What the answer is to be written as: the caller's choice among `route.gives`.
         self.media = JSON
-        self._body = body
+        self.gate: Gate | None = None
 
     @property
     def query(self) -> dict[str, list[str]]:
@@ -120,11 +146,11 @@ class Call:
 
     async def body(self) -> bytes:
         """Return the body; it has arrived whole before the handler began."""
-        return self._body
+        return self.content
 
     async def json(self, kind: type[T]) -> T:
         """Return the body as a struct; raises `InvalidJSON`, or `InvalidRequest` with the pointer of the place."""
-        return self.struct(decode(self._body, max_depth=MAX_BODY_DEPTH), kind)
+        return self.struct(decode(self.content, max_depth=MAX_BODY_DEPTH), kind)
 
     def struct(self, value: Any, kind: type[T]) -> T:
         """Return decoded JSON as a struct, as `json` does."""

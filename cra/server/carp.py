@@ -8,13 +8,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from cra._core.canonical import dumps
 from cra.errors import Forbidden, InvalidRequest
 from cra.protocol.carp import Goal as GoalText
-from cra.protocol.carp import Hint, Operation, Request
+from cra.protocol.carp import Hint, Operation
 from cra.protocol.codec import decode_request
 from cra.protocol.fields import ActionId, AtlasId, Identifier, JsonObject, RiskTier, Uuid
 from cra.protocol.jsontext import decode
 from cra.runtime.calls import Order, response_bytes
 from cra.server.call import MAX_BODY_DEPTH, Answer, Call, Response
-from cra.server.sessions import check_visible
+from cra.server.sessions import absent, check_visible
 
 
 class Goal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,23 +57,45 @@ async def validate(call: Call) -> Answer:
 
 
 async def _handle(call: Call, operation: Operation) -> Answer:
-    request = decode_request(await call.body())
+    request = decode_request(call.content)
     if request.operation is not operation:
         raise InvalidRequest(
             f"operation is `{request.operation}`, expected `{operation}` on this path",
             pointer="/operation",
             hint=f"send it to /v1/{request.operation}",
         )
-    _check_agent(call, request)
-    return Response(await call.tenant.runtime.handle(request), media=call.media)
-
-
-def _check_agent(call: Call, request: Request) -> None:
-    if not call.identity.is_for(request.requester.agent_id):
+    identity = call.identity
+    own = identity.agent_id is not None
+    if own and not identity.is_for(request.requester.agent_id):
         raise Forbidden(
             f"the credential acts as another agent than `{request.requester.agent_id}`",
             hint="an agent's credential speaks for that agent alone",
         )
+    try:
+        answer = await call.tenant.runtime.handle(request, actor=identity.subject)
+    except InvalidRequest as error:
+        if own and error.pointer == "/requester/agent_id":
+            # The session is another agent's, which this one is not to know.
+            raise absent(request.requester.session_id) from None
+        raise
+    return _answered(call, operation, answer)
+
+
+def _answered(call: Call, operation: Operation, answer: bytes) -> Answer:
+    call.service.metrics.decision(str(operation), _verdict(operation, answer), call.identity.tenant)
+    return Response(answer, media=call.media)
+
+
+def _verdict(operation: Operation, answer: bytes) -> str:
+    """Return the decision's type or the execution's status.
+
+    PERF: without decoding. The answer is canonical: behind the last `"decision":{` come no names but its own, and a
+    string has no bare quotation mark; behind the last `"status":"` is the response's own.
+    """
+    name = b'"type":"' if operation is Operation.RESOLVE else b'"status":"'
+    start = answer.rfind(b'"decision":{') if operation is Operation.RESOLVE else 0
+    at = answer.find(name, start) if operation is Operation.RESOLVE else answer.rfind(name)
+    return answer[at + len(name) : answer.find(b'"', at + len(name))].decode()
 
 
 # The short forms
@@ -85,7 +107,7 @@ async def resolve_goal(call: Call) -> Answer:
     session_id = call.path["session_id"]
     await check_visible(call, session_id)
     resolution = await call.tenant.runtime.resolve(session_id, goal.goal, **_rest(goal))
-    return Response(dumps(msgspec.to_builtins(resolution)), media=call.media)
+    return _answered(call, Operation.RESOLVE, dumps(msgspec.to_builtins(resolution)))
 
 
 async def execute_call(call: Call) -> Answer:
@@ -100,14 +122,15 @@ async def execute_call(call: Call) -> Answer:
         resolution_id=_given(short.resolution_id),
         idempotency_key=_key(call, short),
         approval_id=_given(short.approval_id),
+        actor=call.identity.subject,
     )
     ending = await call.tenant.runtime._execute(order)
-    return Response(response_bytes(ending.response()), media=call.media)
+    return _answered(call, Operation.EXECUTE, response_bytes(ending.response()))
 
 
 async def simulate(call: Call) -> Answer:
     """Say what a goal or a call would be answered, and do nothing."""
-    value: Any = decode(await call.body(), max_depth=MAX_BODY_DEPTH)
+    value: Any = decode(call.content, max_depth=MAX_BODY_DEPTH)
     session_id = call.path["session_id"]
     await check_visible(call, session_id)
     runtime = call.tenant.runtime

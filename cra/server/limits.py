@@ -17,15 +17,16 @@ class Gate:
         self.active = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    @property
-    def full(self) -> bool:
-        """Whether the next one has to wait."""
-        return self.active >= self._size
+    def try_enter(self) -> bool:
+        """Take a place if there is one now."""
+        if self.active < self._size and not self._waiting:
+            self.active += 1
+            return True
+        return False
 
     async def enter(self) -> None:
         """Take a place, waiting for it if need be; raises `Overloaded` when too many wait already."""
-        if self.active < self._size and not self._waiting:
-            self.active += 1
+        if self.try_enter():
             return
         if len(self._waiting) >= self.queue_size:
             raise Overloaded(

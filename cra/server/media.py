@@ -44,6 +44,14 @@ def check_content_type(value: bytes | None, takes: tuple[str, ...]) -> str:
     return found[1].lower()
 
 
+def check_encoding(value: bytes) -> None:
+    """Raise `MediaTypeUnsupported` for a body that is compressed."""
+    if value.strip().lower() not in (b"", b"identity"):
+        raise MediaTypeUnsupported(
+            f"Content-Encoding is `{value[:40].decode('latin-1')}`, expected none", hint="send the body as it is"
+        )
+
+
 def choose(accept: bytes | None, gives: tuple[str, ...]) -> str:
     """Return which of `gives` the caller likes best, the first among equals; raises `NotAcceptable`.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import uvicorn
 
+from cra.server.connection import Connection
 from cra.server.settings import ServiceSettings
 
 
@@ -14,11 +15,13 @@ def make_config(app: Any, settings: ServiceSettings, **more: Any) -> uvicorn.Con
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="websockets-sansio",
         lifespan="on",
         log_config=None,
         access_log=False,
+        ws_max_size=1 << 12,
+        ws_per_message_deflate=False,
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,

@@ -5,17 +5,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from itertools import count
-from typing import ParamSpec, TypeVar
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
 
-from cra.errors import CRAError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, RouteNotFound
+from cra.errors import (
+    CallTimeout,
+    CRAError,
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+    RouteNotFound,
+)
+from cra.server.access import AccessLog
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
+from cra.server.connection import Heads
+from cra.server.deadlines import Deadlines
 from cra.server.identity import Identity
 from cra.server.limits import Gate
-from cra.server.media import check_content_type, choose
+from cra.server.media import check_content_type, check_encoding, choose
+from cra.server.metrics import Metrics
 from cra.server.problems import problem_of, unexpected
 from cra.server.routes import Route, RouteTable
 from cra.server.settings import ServiceSettings
@@ -28,7 +44,24 @@ Authenticate = Callable[[Scope], Awaitable[Identity]]
 
 log = logging.getLogger("cra.server")
 
-_ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}\Z")
+# Headers that must not be there twice: readers on the way could each believe another one.
+_ONCE = frozenset(
+    (
+        b"authorization",
+        b"x-api-key",
+        b"host",
+        b"origin",
+        b"content-type",
+        b"content-length",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"idempotency-key",
+        b"last-event-id",
+        b"x-request-id",
+    )
+)
+_URGENT = frozenset((b"/v1/health/live", b"/v1/health/ready"))
 
 
 class Disconnected(Exception):
@@ -38,17 +71,51 @@ class Disconnected(Exception):
 class Service:
     """What all calls share: the tenants, the limits, the routes."""
 
-    def __init__(self, settings: ServiceSettings, tenancy: Tenancy, authenticate: Authenticate) -> None:
+    def __init__(
+        self, settings: ServiceSettings, tenancy: Tenancy, authenticate: Authenticate, metrics: Metrics
+    ) -> None:
         self.settings = settings
         self.tenancy = tenancy
         self.authenticate = authenticate
+        self.metrics = metrics
         self.table = RouteTable()
         self.gate = Gate(settings.max_concurrency, settings.max_queue)
         self.streams = Gate(settings.max_streams, 0)
+        self.most_tasks = settings.max_concurrency + settings.max_queue
+        self.deadlines = Deadlines()
+        self.heads = Heads(settings.header_timeout_seconds)
+        self.deadlines.also(self.heads.sweep)
+        self.access = AccessLog() if settings.access_log == "json" else None
         self.closing = False
+        # What waits for something else and has to know when the service closes.
+        self.wakers: set[asyncio.Event] = set()
         self.version = _version()
         self._ids = count(1)
-        self._prefix = os.urandom(8).hex()
+        self._prefix = os.urandom(6).hex()
+        more = ((b"x-cra-dev", b"no keys are asked for; never expose this"),) if settings.dev else ()
+        self._always = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), *more)
+        self._body_seconds = float(settings.body_timeout_seconds)
+        self._work_seconds = float(settings.request_timeout_seconds)
+
+    # What the whole service does
+
+    def begin_closing(self) -> None:
+        """Refuse new calls and end the streams; what was begun goes on."""
+        self.closing = True
+        for wake in list(self.wakers):
+            wake.set()
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the calls that are being worked on, but no longer than `seconds`."""
+        self.begin_closing()
+        own = asyncio.current_task()
+        left = [task for task in self.deadlines.tasks if task is not own]
+        if left:
+            await asyncio.wait(left, timeout=seconds)
+
+    def new_id(self) -> str:
+        """Return the id of a request that brings none."""
+        return f"{self._prefix}-{next(self._ids):x}"
 
     async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call what takes long in a thread."""
@@ -56,64 +123,160 @@ class Service:
 
     async def probe(self) -> None:
         """Raise `StorageError` unless the store would take events."""
-        probe = getattr(self.tenancy.storage, "probe", None)
-        if probe is not None:
-            await self.aside(probe)
+        await self.aside(self.tenancy.storage.probe)
+
+    def is_urgent(self, path: bytes) -> bool:
+        """Say whether a path is answered however busy the service is."""
+        return path in _URGENT
+
+    # One request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request."""
-        request_id = f"{self._prefix}-{next(self._ids):x}"
+        began = monotonic()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        call = Call(self, scope, headers, receive)
+        given = headers.get(b"x-request-id")
+        call.request_id = given.decode() if given is not None and _REQUEST_ID.match(given) else self.new_id()
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a request is one
+        status = 499
         try:
-            answer = await self._answer(scope, receive, request_id)
-        except CRAError as error:
-            answer = problem_of(error, request_id)
+            answer = await self._settle(call, task)
+            status = answer.status
+            if isinstance(answer, Response):
+                await self._send(call.request_id, answer, send)
+            else:
+                if answer.live:
+                    self.deadlines.clear(task)
+                await self._stream(call, answer, send)
         except Disconnected:
-            return
-        except Exception:
-            log.exception("request %s failed", request_id)
-            answer = unexpected(request_id)
-        await self._send(answer, request_id, send)
+            pass
+        except asyncio.CancelledError:
+            # The answer is on its way, and its reader takes none of it.
+            self.deadlines.passed(task)
+            task.uncancel()
+            self.cut_off(call, send, "stopped")
+        finally:
+            self.deadlines.clear(task)
+            if call.gate is not None:
+                call.gate.leave()
+            self.count(call, status, monotonic() - began)
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Answer:
+    async def _settle(self, call: Call, task: asyncio.Task[Any]) -> Answer:
+        """Return the call's answer, whatever happens."""
+        try:
+            return await self._answer(call, task, call.receive)
+        except CRAError as error:
+            return problem_of(error, call.request_id)
+        except asyncio.CancelledError:
+            return self._cancelled(call, task)
+        except Disconnected:
+            raise
+        except Exception:
+            log.exception("request %s failed", call.request_id)
+            return unexpected(call.request_id)
+
+    def count(self, call: Call, status: int, seconds: float) -> None:
+        """Count and log an answered call."""
+        identity, route = getattr(call, "identity", None), getattr(call, "route", None)
+        if route is None:
+            self.metrics.request("none", "other", status, "none", seconds)
+        else:
+            tenant = "none" if identity is None else identity.tenant
+            self.metrics.request(route.path, call.scope["method"], status, tenant, seconds)
+        if self.access is not None:
+            self.access.write(call, status, seconds)
+
+    def cut_off(self, call: Call, send: Send, reason: str) -> None:
+        """End a connection whose reader does not read, without waiting for it."""
+        self.metrics.cut("stalled" if reason.startswith("took") else reason)
+        log.warning("request %s: the answer was cut off, its reader %s", call.request_id, reason)
+        # NOTE: ASGI has no way to say so; uvicorn's `close` would wait for the reader.
+        transport = getattr(getattr(send, "__self__", None), "transport", None)
+        if transport is not None:
+            transport.abort()
+
+    async def refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that there is no room for, without looking at it."""
+        request_id = self.new_id()
+        await self._send(request_id, problem_of(no_room(), request_id), send)
+        self.metrics.request("none", "other", 503, "none", 0.0)
+
+    async def admit(self, call: Call) -> Response | None:
+        """Find a call's route and who makes it, or raise why it is not taken; an answer there already is returned."""
+        scope, headers = call.scope, call.headers
+        if len(headers) != len(scope["headers"]):
+            _check_repeated(scope["headers"])
         found = self.table.find(scope["raw_path"])
         if found is None:
             raise RouteNotFound("the service has no such path", hint="see /openapi.json for those it has")
-        methods, path = found
-        route = methods.get(scope["method"])
+        methods, call.path = found
+        method = scope["method"]
+        route = methods.get(method)
         if route is None:
-            raise MethodNotAllowed(
-                f"method is `{scope['method'][:20]}`, expected {' or '.join(methods)}",
-                details={"allow": list(methods)},
-            )
-        headers = dict(scope["headers"])
-        identity = None
-        if route.permission is not None:
-            identity = await self.authenticate(scope)
-            identity.require(route.permission)
-        if scope["query_string"] and not route.query:
-            raise InvalidRequest("this path takes no query parameters")
-        body = await self._body(route, headers, receive)
-        call = Call(self, scope, headers, path, body)
-        call.request_id = request_id
+            if method == "OPTIONS":
+                return Response(status=204, headers=[(b"allow", ", ".join(_allowed(methods)).encode())])
+            if method != "HEAD" or "GET" not in methods:
+                raise MethodNotAllowed(
+                    f"method is `{method[:20]}`, expected {' or '.join(_allowed(methods))}",
+                    details={"allow": _allowed(methods)},
+                )
+            route = methods["GET"]
         call.route = route
-        call.media = choose(headers.get(b"accept"), route.gives)
-        if identity is not None:
-            call.identity = identity
+        if self.closing and not route.urgent:
+            raise Overloaded("the service is shutting down", hint="ask another one, or the same a little later")
+        self._check_origin(headers)
+        if route.permission is not None:
+            identity = call.identity = await self.authenticate(scope)
+            identity.require(route.permission)
             call.tenant = self.tenancy.get(identity.tenant)
+        if scope["query_string"] and not route.query:
+            raise InvalidRequest("this path takes no query parameters", hint="see this path in /openapi.json")
+        return None
+
+    async def _answer(self, call: Call, task: asyncio.Task[Any], receive: Receive) -> Answer:
+        headers = call.headers
+        early = await self.admit(call)
+        if early is not None:
+            return early
+        route = call.route
+        call.media = route.gives[0]
+        accept = headers.get(b"accept")
+        if accept is not None and accept != b"*/*":
+            call.media = choose(accept, route.gives)
+        if route.takes or b"content-length" in headers or b"transfer-encoding" in headers:
+            self.deadlines.set(task, monotonic() + self._body_seconds, "body")
+            call.content = await self._body(call, route, receive)
         if route.urgent:
             return await route.handler(call)
         gate = self.streams if route.waits else self.gate
-        await gate.enter()
-        try:
-            return await route.handler(call)
-        finally:
-            gate.leave()
+        self.deadlines.set(task, monotonic() + self._work_seconds, "work")
+        if not gate.try_enter():
+            await gate.enter()
+        call.gate = gate
+        return await route.handler(call)
 
-    async def _body(self, route: Route, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raise `Forbidden` for what a browser sends on behalf of another site.
+
+        Where a credential comes by itself (a proxy's certificate, or none at all in development), any page that a
+        person looks at could otherwise make calls.
+        """
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower():
+            raise Forbidden("the request comes from a page of another site", hint="the service is not for browsers")
+
+    async def _body(self, call: Call, route: Route, receive: Receive) -> bytes:
+        headers = call.headers
         limit = route.max_bytes or self.settings.max_body_bytes
         stated = headers.get(b"content-length")
         if stated is not None and int(stated) > limit:
             raise PayloadTooLarge(f"the body has {int(stated)} bytes, expected at most {limit}")
+        if b"content-encoding" in headers:
+            check_encoding(headers[b"content-encoding"])
+        kind = headers.get(b"content-type")
+        if route.takes and kind != b"application/json" and (kind is not None or not route.body_optional):
+            call.body_media = check_content_type(kind, route.takes)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
@@ -132,27 +295,74 @@ class Service:
             body = b"".join(pieces)
         if body and not route.takes:
             raise InvalidRequest("this path takes no body")
-        if route.takes and (body or not route.body_optional):
-            check_content_type(headers.get(b"content-type"), route.takes)
+        if body and kind is None:
+            check_content_type(None, route.takes)
         return body
 
-    async def _send(self, answer: Answer, request_id: str, send: Send) -> None:
-        headers: list[tuple[bytes, bytes]] = [*_ALWAYS, (b"x-request-id", request_id.encode()), *answer.headers]
-        if isinstance(answer, Response):
-            if answer.status != 204:
-                headers.append((b"content-type", answer.media.encode()))
-                headers.append((b"content-length", b"%d" % len(answer.body)))
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": answer.body})
-            return
-        await self._stream(answer, headers, send)
+    def _cancelled(self, call: Call, task: asyncio.Task[Any]) -> Response:
+        """Return the answer of a call that was cancelled: its time is over, or the service's."""
+        phase = self.deadlines.passed(task)
+        task.uncancel()
+        error: CRAError
+        if phase == "body":
+            seconds = self.settings.body_timeout_seconds
+            error = RequestTimeout(
+                f"the body did not arrive within {seconds} s", hint="nothing was done, send it again"
+            )
+        elif phase == "work":
+            seconds = self.settings.request_timeout_seconds
+            error = CallTimeout(f"no answer within {seconds} s", hint="the session's trace tells what was done")
+        else:
+            error = Overloaded(
+                "the service stopped before the call ended", hint="the session's trace tells how far it came"
+            )
+        return problem_of(error, call.request_id)
 
-    async def _stream(self, answer: Stream, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    async def _send(self, request_id: str, answer: Response, send: Send) -> None:
+        headers: list[tuple[bytes, bytes]] = [*self._always, (b"x-request-id", request_id.encode()), *answer.headers]
+        if answer.status != 204:
+            headers.append((b"content-type", answer.media.encode()))
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _stream(self, call: Call, answer: Stream, send: Send) -> None:
+        headers = [*self._always, (b"x-request-id", call.request_id.encode()), *answer.headers]
         headers.append((b"content-type", answer.media.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for piece in answer.pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        try:
+            if call.scope["method"] != "HEAD":
+                async for piece in answer.pieces:
+                    # INVARIANT: the next piece is read when this one has been taken; a slow reader costs one piece.
+                    async with asyncio.timeout(self.settings.stream_stall_seconds):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async with asyncio.timeout(self.settings.stream_stall_seconds):
+                await send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            self.cut_off(call, send, f"took nothing for {self.settings.stream_stall_seconds} s")
+        except CRAError as error:
+            # The answer has begun, so its end has to be missing.
+            log.warning("request %s: the answer broke off: %s", call.request_id, error.message)
+            self.cut_off(call, send, error.code)
+        finally:
+            await answer.pieces.aclose()
+
+
+def _check_repeated(headers: list[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers if name in _ONCE]
+    for name in set(names):
+        if names.count(name) > 1:
+            raise InvalidRequest(f"header `{name.decode()}` is there {names.count(name)} times, expected once")
+
+
+def _allowed(methods: Iterable[str]) -> list[str]:
+    found = {*methods, "OPTIONS"}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
+
+
+def no_room() -> Overloaded:
+    """Return the error for a call that there is no room for."""
+    return Overloaded("the service is working on as many calls as it can", hint="wait as long as Retry-After says")
 
 
 def _version() -> str:

@@ -47,18 +47,13 @@ class Tenancy:
         if found is None:
             if not _NAME.match(name):
                 raise TenantNotFound("no tenant can have that name")
-            runtime = AsyncCRARuntime(structs.replace(self._config, storage=self._part(name)))
+            runtime = AsyncCRARuntime(structs.replace(self._config, storage=self.storage.of_tenant(name)))
             for atlas in self._atlases:
                 runtime.load_atlas(atlas)
             if self._register is not None:
                 self._register(runtime)
             found = self._tenants[name] = Tenant(name, runtime)
         return found
-
-    def _part(self, name: str) -> Storage:
-        # Until every store knows tenants, there is one.
-        part = getattr(self.storage, "of_tenant", None)
-        return self.storage if part is None else part(name)
 
     def forget(self, name: str) -> None:
         """Drop the runtime of a tenant that has been removed."""

@@ -1,0 +1,156 @@
+"""Connections: uvicorn's, with bounds on what a caller may send before it is anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from cra.errors import CRAError, InvalidRequest, Overloaded, PayloadTooLarge
+from cra.server.problems import problem_of
+
+if TYPE_CHECKING:
+    from cra.server.service import Service
+
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 503: b"Service Unavailable"}
+
+
+class Heads:
+    """Connections that wait for the head of a request, and since when."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self.since: dict[Connection, float] = {}
+        self._timeout_seconds = timeout_seconds
+
+    def sweep(self, now: float) -> None:
+        """Close those that have taken too long."""
+        for connection, since in list(self.since.items()):
+            if now - since > self._timeout_seconds:
+                self.since.pop(connection, None)
+                connection.give_up()
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; a head that is too long or too slow ends it, and nothing of it has reached the service.
+
+    NOTE: uvicorn bounds neither, and starts its keep-alive clock only after the first answer.
+    """
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.service: Service = config.loaded_app.service
+        self._heads = self.service.heads.since
+        self._longest = self.service.settings.max_header_bytes
+        self._head_bytes = 0
+        self._in_head = True
+        self._broken = False
+
+    @property
+    def _latest(self) -> RequestResponseCycle | None:
+        return self.cycle
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no answer is due."""
+        latest = self._latest
+        return latest is None or latest.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, unless there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.service.settings.max_connections:
+            self._refuse(Overloaded("the service has as many connections as it takes"))
+            return
+        self._heads[self] = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        self._heads.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        if self._broken or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            if self._head_bytes > self._longest:
+                self._refuse(PayloadTooLarge(f"the request's head has more than {self._longest} bytes"))
+            elif self._idle:
+                self._heads.setdefault(self, self.loop.time())
+
+    def on_headers_complete(self) -> None:
+        """Let a request begin whose head is whole and short enough."""
+        self._in_head = False
+        self._heads.pop(self, None)
+        if self._head_bytes > self._longest:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self._longest:
+                self._refuse(PayloadTooLarge(f"the request's head has {size} bytes, expected at most {self._longest}"))
+                return
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect the next request."""
+        self._in_head = True
+        self._head_bytes = 0
+        if self._latest is not None:
+            super().on_message_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        if self._latest is not None:
+            super().on_body(body)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # PERF: what cannot be worked on is refused before anything is read of it, at a tenth of what a call costs.
+        service = self.service
+        if len(self.tasks) - service.streams.active >= service.most_tasks and not service.is_urgent(
+            cycle.scope["raw_path"]
+        ):
+            app = service.refuse
+        super()._start_asgi_task(cycle, app)
+
+    def shutdown(self) -> None:
+        """Finish what was begun and take nothing more."""
+        self.service.begin_closing()
+        super().shutdown()
+
+    def give_up(self) -> None:
+        """End a connection that has not sent a whole head in time."""
+        if self.transport.is_closing():
+            return
+        if self._head_bytes and self._idle:
+            self._refuse(InvalidRequest("the request's head did not arrive in time"), status=408)
+        else:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is not HTTP."""
+        self._refuse(InvalidRequest("this is not an HTTP request", hint="see RFC 9112"))
+
+    def _refuse(self, error: CRAError, *, status: int | None = None) -> None:
+        self._heads.pop(self, None)
+        self._broken = True
+        cycle = self._latest
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                # INVARIANT: no answer takes the place of another's; those that are due go out, and nothing after them.
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if self.pipeline or cycle.response_started:
+                self.transport.close()
+                return
+        problem = problem_of(error, self.service.new_id())
+        code = status or problem.status
+        lines = [b"HTTP/1.1 %d %b" % (code, _REASONS.get(code, b"Error"))]
+        more = [(b"content-type", problem.media.encode()), (b"content-length", b"%d" % len(problem.body))]
+        always = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), (b"connection", b"close")]
+        named = [pair for pair in problem.headers if pair[0] != b"connection"]
+        lines += [name + b": " + value for name, value in (*more, *named, *always)]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + problem.body)
+        self.transport.close()
