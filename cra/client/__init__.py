@@ -1,7 +1,6 @@
 """The runtime's methods over HTTP: `CRAClient` and `AsyncCRAClient`."""
 
-from cra.client._answers import AtlasSummary
 from cra.client.asynchronous import AsyncCRAClient
 from cra.client.sync import CRAClient
 
-__all__ = ["AsyncCRAClient", "AtlasSummary", "CRAClient"]
+__all__ = ["AsyncCRAClient", "CRAClient"]

@@ -6,6 +6,8 @@ import msgspec
 from msgspec import Struct
 
 from cra._core.canonical import dumps
+from cra.atlas import loader
+from cra.atlas.package import Atlas
 from cra.protocol.carp import ExecuteResponse, Resolution
 from cra.protocol.jsontext import decode
 from cra.protocol.times import parse_timestamp
@@ -159,6 +161,10 @@ def verification(body: bytes) -> ChainVerification:
 
 def atlas_summary(body: bytes) -> AtlasSummary:
     return msgspec.convert(value_of(body), AtlasSummary, strict=True)
+
+
+def atlas(body: bytes) -> Atlas:
+    return loader.load_archive(body, source="the service")
 
 
 def atlas_summaries(body: bytes) -> list[AtlasSummary]:

@@ -6,6 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from cra.atlas.package import Atlas
 from cra.client._calls import Call
 from cra.client._exchange import Exchange
 from cra.client._settings import Credential, Settings, http_options, http_package, settings_of
@@ -49,6 +50,8 @@ class ClientBase:
             self._httpx.ProxyError,
             self._httpx.UnsupportedProtocol,
         )
+        # The atlases that were loaded when last asked, by digest.
+        self._known: dict[str, Atlas] = {}
         self._clock, self._chance = time.monotonic, random.random
 
     def __repr__(self) -> str:

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from cra._core.canonical import dumps
-from cra.atlas.package import Atlas, effective_manifest
+from cra.atlas import loader
+from cra.atlas.package import Atlas
 from cra.client import _answers as answers
 from cra.client._answers import AtlasSummary
 from cra.client._calls import ARCHIVE, NDJSON, Call, Plan, present, query, segment
@@ -22,6 +23,7 @@ from cra.protocol.fields import ATLAS_ID_PATTERN, RiskTier
 from cra.protocol.trace import ChainVerification, Trace
 from cra.runtime import engine
 from cra.runtime._base import Simulation
+from cra.runtime.approvals import check_wait
 from cra.runtime.kernel import check_uuid
 from cra.storage.base import ApprovalRecord, SessionRecord
 
@@ -295,7 +297,7 @@ def load_atlas(atlas: Atlas, replace: bool) -> Plan[Atlas]:
         "/v1/atlases",
         answers.atlas_summary,
         query=query(replace="true" if replace else None),
-        body=packed(atlas),
+        body=loader.archive_of(atlas),
         media=ARCHIVE,
     )
     if summary.digest != atlas.digest:
@@ -310,29 +312,29 @@ def unload_atlas(atlas_id: str) -> Plan[None]:
     return _one(Call("DELETE", f"/v1/atlases/{_atlas_segment(atlas_id)}", answers.nothing))
 
 
-def list_atlases() -> Plan[list[AtlasSummary]]:
-    return _one(Call("GET", "/v1/atlases", answers.atlas_summaries, repeatable=True))
+def list_atlases(known: dict[str, Atlas]) -> Plan[list[Atlas]]:
+    """Read the loaded atlases; of those in `known`, by digest, only the digest."""
+    summaries = yield Call("GET", "/v1/atlases", answers.atlas_summaries, repeatable=True)
+    found: list[Atlas] = []
+    for summary in summaries:
+        atlas = known.get(summary.digest)
+        if atlas is None:
+            path = f"/v1/atlases/{_atlas_segment(summary.atlas_id)}"
+            atlas = yield Call("GET", path, answers.atlas, accept=ARCHIVE, repeatable=True)
+        found.append(atlas)
+    known.clear()
+    known.update({atlas.digest: atlas for atlas in found})
+    return found
 
 
 def read_atlas(path: str | Path | Atlas) -> Atlas:
     """Return an atlas of this machine's; raises `AtlasInvalid` with every problem."""
-    from cra.atlas import loader
-
     return path if isinstance(path, Atlas) else loader.load(path)
 
 
 def read_document(document: str | bytes | Mapping[str, Any], files: Mapping[str, str | bytes] | None) -> Atlas:
     """Return the atlas of a manifest and the files that it names; raises `AtlasInvalid` with every problem."""
-    from cra.atlas import loader
-
     return loader.load_json(document, files or {})
-
-
-def packed(atlas: Atlas) -> bytes:
-    """Return an atlas as the archive that it is sent as."""
-    from cra.atlas._archive import write_archive
-
-    return write_archive({"atlas.json": dumps(effective_manifest(atlas.manifest)), **atlas.files})
 
 
 def _atlas_segment(atlas_id: object) -> str:
@@ -344,15 +346,20 @@ def _atlas_segment(atlas_id: object) -> str:
 # Approvals
 
 
-def list_approvals(session_id: str | None, status: str | None) -> Plan[list[ApprovalRecord]]:
+def list_approvals(
+    session_id: str | None, status: str | None, after: str | None, limit: int | None
+) -> Plan[list[ApprovalRecord]]:
+    if after is not None:
+        check_uuid("after", after)
     found: list[ApprovalRecord] = []
-    after: str | None = None
-    while True:
-        asked = query(session_id=session_id, status=status, after=after, limit=PAGE)
+    while limit is None or len(found) < limit:
+        size = PAGE if limit is None else min(PAGE, limit - len(found))
+        asked = query(session_id=session_id, status=status, after=after, limit=size)
         page, after = yield Call("GET", "/v1/approvals", answers.approval_page, query=asked, repeatable=True)
         found += page
         if after is None:
-            return found
+            break
+    return found
 
 
 def get_approval(approval_id: str, wait_s: int | None = None) -> Plan[ApprovalRecord]:
@@ -368,12 +375,14 @@ def get_approval(approval_id: str, wait_s: int | None = None) -> Plan[ApprovalRe
     )
 
 
-def wait_for_approval(approval_id: str, timeout_s: float, clock: Callable[[], float]) -> Plan[ApprovalRecord]:
-    deadline = clock() + timeout_s
+def wait_for_approval(approval_id: str, seconds: float, clock: Callable[[], float]) -> Plan[ApprovalRecord]:
+    end = clock() + check_wait(seconds)
     while True:
-        left_s = max(0, ceil(deadline - clock()))
-        record = yield from get_approval(approval_id, min(LONGEST_POLL_S, left_s))
-        if record.status != "pending" or clock() >= deadline:
+        began = clock()
+        asked = min(LONGEST_POLL_S, max(0, ceil(end - began)))
+        record = yield from get_approval(approval_id, asked)
+        # A service that has not waited knows that nobody can decide any more, or is shutting down.
+        if record.status != "pending" or clock() >= end or clock() - began < asked / 2:
             return record
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cra.atlas.package import Atlas
 from cra.client import _plans as plans
-from cra.client._answers import AtlasSummary
 from cra.client._base import ClientBase
 from cra.client._calls import Call, Plan
 from cra.client._exchange import Again, Gathered, Late
@@ -24,6 +23,9 @@ from cra.storage.base import ApprovalRecord, SessionRecord
 
 if TYPE_CHECKING:
     import ssl
+
+    from cra.runtime.replay import ReplayResult
+    from cra.runtime.whatif import WhatIf
 
 T = TypeVar("T")
 
@@ -269,9 +271,26 @@ class CRAClient(ClientBase):
         """Unload an atlas; raises `AtlasNotFound`, or `AtlasConflict` when another one depends on it."""
         self._run(plans.unload_atlas(atlas_id))
 
-    def list_atlases(self) -> list[AtlasSummary]:
-        """Return the names and digests of the loaded atlases, in load order."""
-        return self._run(plans.list_atlases())
+    def list_atlases(self) -> list[Atlas]:
+        """Return the loaded atlases in load order; those that are known by their digests are not sent again."""
+        return self._run(plans.list_atlases(self._known))
+
+    # The past
+
+    def replay(self, trace: Trace | bytes, atlases: Atlas | Sequence[Atlas] | None = None) -> ReplayResult:
+        """Decide a recorded session again here, with the atlases that are given or those that the service has loaded.
+
+        Raises `InvalidTrace` when its chain is broken; see `CRARuntime.replay`.
+        """
+        from cra.runtime.replay import replay
+
+        return replay(trace, self.list_atlases() if atlases is None else atlases)
+
+    def what_if(self, trace: Trace | bytes, atlases: Atlas | Sequence[Atlas]) -> WhatIf:
+        """Return what other atlases would have decided about a recorded session; see `CRARuntime.what_if`."""
+        from cra.runtime.whatif import what_if
+
+        return what_if(trace, atlases, recorded=self.list_atlases())
 
 
 class ClientApprovals:
@@ -280,9 +299,16 @@ class ClientApprovals:
     def __init__(self, client: CRAClient) -> None:
         self._client = client
 
-    def list(self, *, session_id: str | None = None, status: Status | None = None) -> Records:
-        """Return approvals, oldest first."""
-        return self._client._run(plans.list_approvals(session_id, status))
+    def list(
+        self,
+        *,
+        session_id: str | None = None,
+        status: Status | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Records:
+        """Return approvals, oldest first: up to `limit` of them, those after the approval `after`."""
+        return self._client._run(plans.list_approvals(session_id, status, after, limit))
 
     def get(self, approval_id: str) -> ApprovalRecord:
         """Return one approval; raises `ApprovalNotFound`."""
@@ -300,6 +326,6 @@ class ClientApprovals:
         """Record that whom the credential belongs to does not agree; as `grant`."""
         return self._client._run(plans.decide(approval_id, "reject", reason))
 
-    def wait(self, approval_id: str, timeout_s: float = 60.0) -> ApprovalRecord:
-        """Return an approval as soon as it is decided, or as it is after `timeout_s`."""
-        return self._client._run(plans.wait_for_approval(approval_id, timeout_s, self._client._clock))
+    def wait(self, approval_id: str, seconds: float) -> ApprovalRecord:
+        """Return an approval as soon as it is decided, over or used, and after `seconds` (0 to 3600) as it is then."""
+        return self._client._run(plans.wait_for_approval(approval_id, seconds, self._client._clock))

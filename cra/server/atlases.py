@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from cra._core.canonical import dumps
 from cra.atlas import loader
 from cra.atlas.package import Atlas, effective_manifest
 from cra.errors import AtlasNotFound
@@ -46,8 +47,11 @@ async def listed(call: Call) -> Answer:
 
 
 async def get(call: Call) -> Answer:
-    """Show an atlas's effective manifest."""
-    return json_response(effective_manifest((await _find(call)).manifest))
+    """Show an atlas's effective manifest, or the whole atlas as an archive."""
+    atlas = await _find(call)
+    if call.media == ATLAS_ZIP:
+        return Response(await call.service.aside(loader.archive_of, atlas), media=ATLAS_ZIP)
+    return Response(dumps(effective_manifest(atlas.manifest)), media=call.media)
 
 
 async def digest(call: Call) -> Answer:

@@ -105,7 +105,7 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", "/v1/traces/diff", traces.diff, "traces.read", takes=_JSON),
     _route("GET", "/v1/atlases", atlases.listed, "atlases.read"),
     _route("POST", "/v1/atlases", atlases.load, "atlases.load", takes=_ATLAS, query=True, max_bytes=MAX_ATLAS_BYTES),
-    _route("GET", _ONE_ATLAS, atlases.get, "atlases.read"),
+    _route("GET", _ONE_ATLAS, atlases.get, "atlases.read", gives=_ATLAS),
     _route("DELETE", _ONE_ATLAS, atlases.unload, "atlases.load"),
     _route("GET", f"{_ONE_ATLAS}/digest", atlases.digest, "atlases.read"),
     _route("GET", "/v1/approvals", approvals.page, "approvals.read", query=True),
