@@ -32,8 +32,21 @@ HOMES: dict[str, tuple[str, ...]] = {
     "msgspec": tuple(LEVEL.keys() - {"_core", "errors"}),
     "jsonschema": ("atlas",),
     "referencing": ("atlas",),
-    "apsw": ("storage/sqlite.py", "storage/_sqlite_file.py", "storage/_sqlite_append.py"),
-    "psycopg": ("storage/postgres.py",),
+    "apsw": (
+        "storage/sqlite.py",
+        "storage/_sqlite_append.py",
+        "storage/_sqlite_file.py",
+        "storage/_sqlite_move.py",
+        "storage/_sqlite_pool.py",
+    ),
+    "psycopg": (
+        "storage/_postgres_migrate.py",
+        "storage/_postgres_pool.py",
+        "storage/_postgres_server.py",
+        "storage/_postgres_wire.py",
+        "testing/postgres.py",
+    ),
+    "psycopg_pool": ("storage/_postgres_pool.py",),
     "typer": ("cli",),
     "click": ("cli",),
     "rich": ("cli",),
@@ -55,7 +68,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cpython": ("_core",),
     "libc": ("_core",),
 }
-ONLY_WHERE_USED = {"jsonschema", "referencing", "apsw", "psycopg", "httpx"}  # never at the top of a module
+ONLY_WHERE_USED = {
+    "jsonschema",
+    "referencing",
+    "apsw",
+    "psycopg",
+    "psycopg_pool",
+    "httpx",
+}  # never at the top of a module
 
 # Modules above 500 lines, each with the one idea that keeps it whole.
 LONG: dict[str, str] = {"cra/errors.py": "every error in one tree, each a few lines"}

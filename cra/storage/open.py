@@ -6,10 +6,10 @@ from cra.storage.memory import MemoryStorage
 
 
 def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -> Storage:
-    """Return the store that a setting names: `memory`, `sqlite:///path`, or a store itself.
+    """Return the store that a setting names: `memory`, `sqlite:///path`, `postgresql://host/db`, or a store itself.
 
-    `sqlite:///path?durability=batched` does not wait for the disk. The bounds are those of the memory store; a store
-    on disk is bounded by its disk.
+    `?durability=batched` does not wait for the disk. The bounds are those of the memory store; a store on disk is
+    bounded by its disk.
     """
     if not isinstance(target, str):
         return target
@@ -17,7 +17,13 @@ def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -
         return MemoryStorage(max_sessions=max_sessions, max_events=max_events)
     if target.startswith("sqlite:///"):
         return _sqlite(target.removeprefix("sqlite:///"))
-    raise ConfigInvalid(f"storage is `{target.split('://')[0]}`, expected memory or sqlite:///path", pointer="/storage")
+    if target.startswith(("postgresql://", "postgres://")):
+        return _postgres(target)
+    # Only the scheme: whatever comes after it may have a password in it.
+    scheme = target.partition(":")[0] if ":" in target else target
+    raise ConfigInvalid(
+        f"storage is `{scheme}`, expected memory, sqlite:///path or postgresql://host/database", pointer="/storage"
+    )
 
 
 def _sqlite(rest: str) -> Storage:
@@ -33,3 +39,28 @@ def _sqlite(rest: str) -> Storage:
             raise ConfigInvalid(f"storage option is `{name}`, expected durability", pointer="/storage")
         durability = value
     return SQLiteStorage(unquote(path), durability=durability)  # type: ignore[arg-type] # checked there
+
+
+def _postgres(url: str) -> Storage:
+    from urllib.parse import unquote
+
+    from cra.storage.postgres import PostgresStorage
+
+    place, _, query = url.partition("?")
+    ours = {"durability": "strict", "schema": "cra", "pool": "16"}
+    others = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name in ours:
+            ours[name] = unquote(value)
+        elif part:
+            others.append(part)
+    if not ours["pool"].isascii() or not ours["pool"].isdecimal() or len(ours["pool"]) > 4:
+        raise ConfigInvalid(f"pool is `{ours['pool']}`, expected 1 to 1000", pointer="/storage")
+    # What is not ours is libpq's, such as sslmode, and is checked there.
+    return PostgresStorage(
+        f"{place}?{'&'.join(others)}" if others else place,
+        durability=ours["durability"],  # type: ignore[arg-type] # checked there
+        schema=ours["schema"],
+        pool=int(ours["pool"]),
+    )
