@@ -77,26 +77,31 @@ class Administration:
 
     # The record
 
-    def _session(self) -> Live:
-        """Return the administration session, started with the first change."""
+    def _append(self, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
+        """Append what `build` makes; it reads and decides anew for each head."""
         with self._opening:
             if self._opened is None:
                 try:
                     self._opened = self._load()
                 except SessionNotFound:
-                    # Another process may start it at the same time: then that is the one.
-                    with suppress(SessionExists):
-                        self._start()
+                    started = self._start(build)
+                    if started is not None:
+                        return started[0]
+                    # Another process has started it at the same time, so that is the one.
                     self._opened = self._load()
-            return self._opened
+            live = self._opened
+        with live.lock:
+            return self._kernel.commit_until_done(live, build)
 
     def _load(self) -> Live:
         record, head = self._kernel.storage.load(self.session_id)
         return Live(record, Chain(record.session_id, record.trace_id, head.sequence, head.hash, head.last_us))
 
-    def _start(self) -> None:
+    def _start(self, build: Callable[[EventBatch], tuple[Change, T]]) -> tuple[T] | None:
+        """Start the session with its first change; None when there is one already."""
         kernel, session_id = self._kernel, self.session_id
-        batch = Chain(session_id, session_id).begin(kernel.now_us(), kernel.entropy(ENTROPY_SIZE))
+        chain = Chain(session_id, session_id)
+        batch = chain.begin(kernel.now_us(), kernel.entropy(ENTROPY_SIZE))
         record = SessionRecord(
             session_id=session_id,
             agent_id=RESERVED_AGENT_ID,
@@ -105,13 +110,15 @@ class Administration:
             started_us=batch.now_us,
         )
         batch.add("session.started", {"agent_id": record.agent_id, "goal": record.goal, "atlases": []})
-        kernel.storage.append(session_id, GENESIS_HASH, batch, Change(session=record))
-
-    def _append(self, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
-        """Append what `build` makes; it reads and decides anew for each head."""
-        live = self._session()
-        with live.lock:
-            return self._kernel.commit_until_done(live, build)
+        change, value = build(batch)
+        try:
+            kernel.storage.append(session_id, GENESIS_HASH, batch, structs.replace(change, session=record))
+        except SessionExists:
+            return None
+        chain.advance(batch)
+        self._opened = Live(record, chain)
+        kernel.watchers.tell(session_id)
+        return (value,)
 
     # Documents
 

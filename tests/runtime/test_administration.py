@@ -56,17 +56,30 @@ def test_a_change_whose_append_fails_is_whole_or_absent(when: Any) -> None:
     inner = MemoryStorage()
     faulty = FaultyStorage(inner)
     runtime = CRARuntime(RuntimeConfig(storage=faulty))
-    put(runtime, "k1")
-    faulty.fail(when)
-    with pytest.raises(StorageError):
-        put(runtime, "k2")
-    landed = when == "after"
-    assert (inner.document("key", "k2") is not None) is landed
-    assert len(runtime.get_trace(runtime.administration.session_id)) == 2 + landed
-    # Whatever became of it, the next change goes on from there.
-    put(runtime, "k3")
-    dense(inner, [runtime.administration.session_id])
-    assert len(runtime.get_trace(runtime.administration.session_id)) == 3 + landed
+    landed, changes = when == "after", 0
+    # The first one starts the session.
+    for name in ("k1", "k2"):
+        faulty.fail(when)
+        with pytest.raises(StorageError):
+            put(runtime, name)
+        changes += landed
+        assert (inner.document("key", name) is not None) is landed
+        # Whatever became of it, the next change goes on from there.
+        put(runtime, f"{name}-next")
+        changes += 1
+        dense(inner, [runtime.administration.session_id])
+        assert len(runtime.get_trace(runtime.administration.session_id)) == 1 + changes
+
+
+def test_a_change_that_is_refused_starts_no_record(store: Storage) -> None:
+    desk = Desk(store)
+
+    def refuse(current: Document | None) -> None:
+        raise SessionExists("no")
+
+    with pytest.raises(SessionExists):
+        put(desk.runtime, "k1", check=refuse)
+    assert desk.runtime.list_sessions() == []
 
 
 def test_the_administration_session_is_one_whoever_starts_it_first(store: Storage) -> None:
