@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import threading
 from base64 import urlsafe_b64encode
@@ -148,7 +149,10 @@ def claims(**more: Any) -> dict[str, Any]:
 
 
 def sign(
-    key: Key | None, payload: dict[str, Any] | bytes, header: dict[str, Any] | bytes | None = None, alg: str = "ES256"
+    key: Key | bytes | None,
+    payload: dict[str, Any] | bytes,
+    header: dict[str, Any] | bytes | None = None,
+    alg: str = "ES256",
 ) -> bytes:
     """Return a token with exactly these bytes as header and claims, signed by `alg` whatever the header says."""
     head = (
@@ -160,7 +164,11 @@ def sign(
     )
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     signed = b64(head) + b"." + b64(body)
-    signature = b"" if key is None else JWSRegistry.algorithms[alg].sign(signed, key)
+    if isinstance(key, bytes):
+        # joserfc makes no HMAC key of a public key's text; who attacks does.
+        signature = hmac.digest(key, signed, "sha256")
+    else:
+        signature = b"" if key is None else JWSRegistry.algorithms[alg].sign(signed, key)
     return signed + b"." + b64(signature)
 
 

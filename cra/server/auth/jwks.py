@@ -11,10 +11,10 @@ from typing import Any
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from cra.errors import CRAError
+from cra.errors import ConfigInvalid, CRAError
 from cra.server.auth.fetch import MAX_DEPTH, FetchFailed, check_url, fetch_json
 from cra.server.auth.oidc import discover
-from cra.server.auth.settings import IssuerSettings
+from cra.server.auth.settings import IssuerSettings, Secret
 
 Key = RSAKey | ECKey | OKPKey | OctKey
 
@@ -111,7 +111,7 @@ class KeySource:
         self._flight: asyncio.Task[None] | None = None
         self._secret: VerifyKey | None = None
         if settings.secret is not None:
-            self._secret = VerifyKey(OctKey.import_key(settings.secret.reveal()), frozenset(settings.algorithms))
+            self._secret = _symmetric(settings, settings.secret)
         elif settings.jwks_uri is not None:
             check_url(settings.jwks_uri, what="jwks_uri")
         elif settings.jwks_file is None:
@@ -178,6 +178,16 @@ class KeySource:
         # Asked for again only when it no longer leads to keys.
         self._uri = uri
         return found
+
+
+def _symmetric(settings: IssuerSettings, secret: Secret) -> VerifyKey:
+    try:
+        return VerifyKey(OctKey.import_key(secret.reveal()), frozenset(settings.algorithms))
+    except (JoseError, ValueError):
+        raise ConfigInvalid(
+            f"issuer `{settings.issuer}`: secret is a public key, which everybody knows",
+            hint="give the key as jwks_file or jwks_uri, with an algorithm of its kind",
+        ) from None
 
 
 def _read_file(path: str) -> Mapping[str, Any]:
