@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def open_writer(path: str, *, strict: bool, busy_s: float) -> Connection:
         connection.execute("PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 0").fetchall()
         _migrate(path, connection)
     except BaseException as error:
-        connection.close()
+        close_quietly(connection)
         if isinstance(error, StorageError) or not isinstance(error, _sqlite_error()):
             raise
         raise storage_error(path, error) from error
@@ -45,6 +46,12 @@ def open_reader(path: str, *, busy_s: float) -> Connection:
     connection = _connect(path, busy_s)
     connection.execute("PRAGMA query_only = ON").fetchall()
     return connection
+
+
+def close_quietly(connection: Connection) -> None:
+    """Close a connection; what the disk says to that changes nothing that was acknowledged."""
+    with suppress(_sqlite_error()):
+        connection.close()
 
 
 def storage_error(path: str, error: BaseException) -> StorageError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cra.errors import StorageError
 from cra.storage._group import GroupCommit
-from cra.storage._sqlite_file import open_reader, open_writer, storage_error
+from cra.storage._sqlite_file import close_quietly, open_reader, open_writer, storage_error
 
 if TYPE_CHECKING:
     from apsw import Connection
@@ -84,14 +84,14 @@ class Pool:
         try:
             yield connection
         except BaseException as error:
-            connection.close()
+            close_quietly(connection)
             if isinstance(error, apsw.Error):
                 raise storage_error(self.path, error) from error
             raise
         if len(self._readers) < _MAX_IDLE_READERS and not self.closed:
             self._readers.append(connection)
         else:
-            connection.close()
+            close_quietly(connection)
 
     def tenant(self, name: str) -> int:
         """Return a tenant's number, 0 for one that has nothing yet."""
@@ -153,5 +153,5 @@ def _close(writer: GroupCommit, connection: Connection, readers: deque[Connectio
     writer.close()
     # The last connection to the file puts the log into it and removes it; that has to be the one that writes.
     while readers:
-        readers.pop().close()
-    connection.close()
+        close_quietly(readers.pop())
+    close_quietly(connection)

@@ -131,7 +131,7 @@ class Disk(apsw.VFS):
         if kind in self._failing:
             first, end, error = self._failing[kind]
             if first <= count < end:
-                raise error
+                raise type(error)(*error.args)
 
     def xOpen(self, name: object, flags: list[int]) -> DiskFile:
         return DiskFile(self, name, flags)
