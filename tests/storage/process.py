@@ -1,18 +1,24 @@
-"""What a process of its own does in the tests of the SQLite store: work until it is killed, or race with another.
+"""What a process of its own does in the tests of durable stores: work until it is killed, or race with another.
 
-python process.py work PATH THREADS        prints what was started and what was acknowledged, never ends
-python process.py race PATH SESSION CALLS  executes that many calls on one session, prints how many were allowed
-python process.py open PATH                opens the store, prints the number of sessions
+python process.py work TARGET THREADS        prints what was started and what was acknowledged, never ends
+python process.py race TARGET SESSION CALLS  executes that many calls on one session, prints how many were allowed
+python process.py append TARGET COUNT        appends to sessions of its own from 4 threads, prints what it wrote
+python process.py open TARGET                opens the store, prints the number of sessions
+
+TARGET is what `open_storage` takes.
 """
 
 import os
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from cra.errors import LimitExceeded
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.sync import CRARuntime
-from cra.storage.sqlite import SQLiteStorage
+from cra.storage.base import Storage
+from cra.storage.open import open_storage
 
 ATLAS = {
     "atlas_version": "1.0",
@@ -40,8 +46,21 @@ ATLAS = {
 }
 
 
-def runtime(path: str) -> CRARuntime:
-    made = CRARuntime(RuntimeConfig(storage=SQLiteStorage(path, durability="strict")))
+def start(*arguments: object) -> "subprocess.Popen[bytes]":
+    """Run this file in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+
+
+def opened(target: str) -> Storage:
+    return open_storage(target, max_sessions=10**6, max_events=10**9)
+
+
+def runtime(target: str) -> CRARuntime:
+    made = CRARuntime(RuntimeConfig(storage=opened(target)))
     made.load_atlas_from_json(ATLAS)
 
     def run(parameters, context):
@@ -53,8 +72,8 @@ def runtime(path: str) -> CRARuntime:
     return made
 
 
-def work(path: str, threads: int) -> None:
-    made = runtime(path)
+def work(target: str, threads: int) -> None:
+    made = runtime(target)
 
     def agent(number: int) -> None:
         while True:
@@ -70,8 +89,8 @@ def work(path: str, threads: int) -> None:
         threading.Thread(target=agent, args=(number,)).start()
 
 
-def race(path: str, session_id: str, calls: int) -> None:
-    made = runtime(path)
+def race(target: str, session_id: str, calls: int) -> None:
+    made = runtime(target)
     allowed = 0
     for number in range(calls):
         try:
@@ -83,12 +102,39 @@ def race(path: str, session_id: str, calls: int) -> None:
     print(f"allowed {allowed}")
 
 
+def append(target: str, count: int) -> None:
+    from cra.testing.writer import Writer, together
+
+    store = opened(target)
+
+    def one(number: int) -> Writer:
+        # The ids of the tests are drawn from a seed, which would be the same in every process.
+        writer = Writer(store, f"process-{os.getpid()}", session_id=fresh())
+        for _ in range(count):
+            writer.append()
+        return writer
+
+    for writer in together(4, one):
+        writer.check()
+        print(writer.session_id, writer.chain.sequence)
+    store.close()
+
+
+def fresh() -> str:
+    """Return a session's id that no other process makes."""
+    from uuid import uuid4
+
+    return str(uuid4())
+
+
 if __name__ == "__main__":
-    mode, path, *rest = sys.argv[1:]
+    mode, target, *rest = sys.argv[1:]
     if mode == "work":
-        work(path, int(rest[0]))
+        work(target, int(rest[0]))
     elif mode == "race":
-        race(path, rest[0], int(rest[1]))
+        race(target, rest[0], int(rest[1]))
+    elif mode == "append":
+        append(target, int(rest[0]))
     else:
-        with runtime(path) as opened:
-            print(len(opened.list_sessions()))
+        with runtime(target) as made:
+            print(len(made.list_sessions()))

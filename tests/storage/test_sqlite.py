@@ -1,14 +1,9 @@
 """The SQLite store keeps the contract, whatever happens to its file and its process."""
 
-import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,10 +22,8 @@ from cra.storage.open import open_storage
 from cra.storage.sqlite import SQLiteStorage, versions
 from cra.testing.storage import StorageContract
 from cra.testing.writer import SECOND, START_US, Writer, budget, rate, resolution, taking, together
-
-PROCESS = Path(__file__).with_name("process.py")
-ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("CRA_KILLS", "10"))
+from tests.storage import process
+from tests.storage.killing import ProcessContract
 
 
 class TestSQLiteStorage(StorageContract):
@@ -63,14 +56,6 @@ def rows(path: Path, sql: str) -> list[tuple]:
         return connection.execute(sql).fetchall()
     finally:
         connection.close()
-
-
-def run(*arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, str(PROCESS), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 # What it is
@@ -509,13 +494,6 @@ def test_a_session_moves_between_stores_at_any_call(path: Path) -> None:
 
 
 def test_a_session_moves_between_runtimes_at_any_call(path: Path) -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("sqlite_process", PROCESS)
-    assert spec is not None
-    assert spec.loader is not None
-    process = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(process)
     runtimes = []
     for _ in range(2):
         made = CRARuntime(RuntimeConfig(storage=SQLiteStorage(path, durability="batched")))
@@ -538,74 +516,20 @@ def test_a_session_moves_between_runtimes_at_any_call(path: Path) -> None:
         made.close()
 
 
-def test_processes_that_race_on_one_session_make_one_chain_and_never_exceed_a_limit(path: Path) -> None:
-    store = SQLiteStorage(path)
-    with CRARuntime(RuntimeConfig(storage=store)) as made:
-        sys.path.insert(0, str(PROCESS.parent))
-        try:
-            import process
-        finally:
-            sys.path.pop(0)
-        made.load_atlas_from_json(process.ATLAS)
-        session = made.create_session("agent-1", "race")
-        made.resolve(session.id, "count tickets")
-        racers = [run("race", path, session.id, 20) for _ in range(2)]
-        outputs = [racer.communicate(timeout=60)[0].decode() for racer in racers]
-        assert [racer.returncode for racer in racers] == [0, 0]
-        allowed = [int(output.rsplit("allowed ", 1)[1]) for output in outputs]
-        assert sum(allowed) == 25
-        assert made.verify_chain(session.id).ok
-        trace = made.get_trace(session.id)
-        assert len(trace.of_type("action.executed")) == 25
-        assert len(trace.of_type("action.denied")) == 15
-        assert made.get_session(session.id).action_count == 25
+class TestProcesses(ProcessContract):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/cra.db"
 
-
-def test_nothing_acknowledged_is_lost_when_the_process_is_killed(path: Path, seed: int) -> None:
-    source = random.Random(seed)
-    acknowledged: dict[str, int] = {}
-    started: dict[str, set[str]] = defaultdict(set)
-    for _ in range(KILLS):
-        victim = run("work", path, 4)
-        assert victim.stdout is not None
-        for _ in range(source.randrange(1, 60)):
-            victim.stdout.readline()
-        victim.send_signal(signal.SIGKILL)
-        # All that it had said by then, also what was not read yet; the last line may be cut.
-        rest = victim.stdout.read()
-        victim.wait()
-        victim.stdout.close()
-        for line in rest.splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                kind, session_id, value = line.decode().split()
-                if kind == "acknowledged":
-                    acknowledged[session_id] = max(acknowledged.get(session_id, 0), int(value))
-                else:
-                    started[session_id].add(value)
-        store = SQLiteStorage(path)
+    def check_store(self, store: Storage) -> None:
+        assert isinstance(store, SQLiteStorage)
         store.check()
-        for session_id, count in acknowledged.items():
-            check_recovered(store, session_id, count, started[session_id])
-        store.close()
-    store = SQLiteStorage(path)
-    for record in store.sessions(limit=10**6):
-        check_recovered(store, record.session_id, 1, started[record.session_id])
-    store.close()
 
 
-def check_recovered(store: SQLiteStorage, session_id: str, acknowledged: int, started: set[str]) -> None:
-    data = store.events(session_id)
-    verdict = verify(data)
-    assert verdict.ok, verdict.message
-    assert verdict.events >= acknowledged
-    head = store.load(session_id)[1]
-    assert (head.sequence, head.hash) == (verdict.events, verdict.head)
-    events = [json.loads(line) for line in data.splitlines()]
-    approved = {event["payload"].get("execution_id") for event in events if event["event_type"] == "action.approved"}
-    done = {event["payload"]["execution_id"] for event in events if event["event_type"] == "action.executed"}
-    # Whatever the executor began, and whatever is recorded as done, has its intent on the disk.
-    assert started <= approved
-    assert done <= approved
+class TestBatchedProcesses(TestProcesses):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/cra.db?durability=batched"
 
 
 def test_the_work_of_an_append_is_not_done_twice_for_one_counter(store: SQLiteStorage) -> None:
