@@ -4,15 +4,20 @@ from cra.errors import ConfigInvalid
 from cra.storage.base import Storage
 from cra.storage.memory import MemoryStorage
 
+_MAX_FILE = 8192
+
 
 def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -> Storage:
     """Return the store that a setting names: `memory`, `sqlite:///path`, `postgresql://host/db`, or a store itself.
 
+    `file:///path` is a file that has the setting in it, for a URL with a password: a secret that a container is given.
     `?durability=batched` does not wait for the disk. The bounds are those of the memory store; a store on disk is
     bounded by its disk.
     """
     if not isinstance(target, str):
         return target
+    if target.startswith("file:///"):
+        target = _read(target.removeprefix("file://"))
     if target in ("memory", "memory:"):
         return MemoryStorage(max_sessions=max_sessions, max_events=max_events)
     if target.startswith("sqlite:///"):
@@ -24,6 +29,20 @@ def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -
     raise ConfigInvalid(
         f"storage is `{scheme}`, expected memory, sqlite:///path or postgresql://host/database", pointer="/storage"
     )
+
+
+def _read(place: str) -> str:
+    from pathlib import Path
+
+    try:
+        with Path(place).open(encoding="utf-8") as file:
+            text = file.read(_MAX_FILE).strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigInvalid(f"`{place}` cannot be read, where the URL of the storage is expected") from None
+    if not text or "\n" in text or text.startswith("file:"):
+        # What is in it stays out of the message.
+        raise ConfigInvalid(f"`{place}` has no URL of a storage in it, expected one line with nothing else")
+    return text
 
 
 def _sqlite(rest: str) -> Storage:
