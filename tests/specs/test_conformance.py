@@ -135,7 +135,7 @@ def _replay_that_sees_nothing(patch: pytest.MonkeyPatch) -> None:
 def _approver_may_be_the_requester(patch: pytest.MonkeyPatch) -> None:
     from cra.runtime import approvals
 
-    patch.setattr(approvals, "_same_person", lambda approver, agent_id: False)
+    patch.setattr(approvals, "same_person", lambda approver, agent_id: False)
 
 
 @pytest.mark.parametrize(
