@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
@@ -120,8 +121,6 @@ def signing_key(kind: str, kid: str = "k1") -> Key:
     parameters: Any = {"kid": kid}
     if kind == "RSA":
         return RSAKey.generate_key(2048, parameters)
-    if kind == "RSA-1024":
-        return RSAKey.generate_key(1024, parameters)
     if kind == "Ed25519":
         return OKPKey.generate_key("Ed25519", parameters)
     return ECKey.generate_key(kind, parameters)
@@ -224,3 +223,36 @@ def key_server() -> Iterator[KeyServer]:
         server.server.shutdown()
         server.thread.join()
         server.server.server_close()
+
+
+def self_signed(folder: Path) -> Path:
+    """Write a certificate for 127.0.0.1, which nobody has signed, and its key, in one file."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=10))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "self.pem"
+    encoding = serialization.Encoding.PEM
+    path.write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(encoding)
+    )
+    return path

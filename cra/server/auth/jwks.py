@@ -20,6 +20,7 @@ Key = RSAKey | ECKey | OKPKey | OctKey
 
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
+_RSA_TEXT = (342, 2732)  # 2048 and 16384 bits
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
 _log = logging.getLogger("cra.server.auth")
@@ -63,12 +64,16 @@ def read_keys(document: Mapping[str, Any]) -> dict[str, VerifyKey]:
 
 
 def _usable(entry: dict[str, Any]) -> VerifyKey | None:
-    if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
+    uses = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(uses, list) or "verify" not in uses:
         return None
-    kinds: dict[object, type[RSAKey] | type[ECKey] | type[OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
-    kind = kinds.get(entry.get("kty"))
+    kinds: dict[str, type[RSAKey] | type[ECKey] | type[OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+    kind = kinds.get(str(entry.get("kty")))
     # A private key in a published set is nobody's secret any more.
     if kind is None or "d" in entry:
+        return None
+    # Before anything is computed with it: how long the modulus is, in base64url.
+    if kind is RSAKey and not (isinstance(entry.get("n"), str) and _RSA_TEXT[0] <= len(entry["n"]) <= _RSA_TEXT[1]):
         return None
     wanted: dict[str, Any] = {name: entry[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in entry}
     try:
@@ -77,6 +82,8 @@ def _usable(entry: dict[str, Any]) -> VerifyKey | None:
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         return None
     named = entry.get("alg")
+    if named is not None and not isinstance(named, str):
+        return None
     if named is not None:
         algorithms &= {named} if named not in ("EdDSA", "Ed25519") else {"EdDSA", "Ed25519"}
     return VerifyKey(key, frozenset(algorithms)) if algorithms else None
@@ -85,7 +92,7 @@ def _usable(entry: dict[str, Any]) -> VerifyKey | None:
 def _algorithms_of(key: RSAKey | ECKey | OKPKey) -> set[str]:
     if isinstance(key, RSAKey):
         public: Any = key.public_key
-        if public.key_size < MIN_RSA_BITS or public.key_size > 16_384:
+        if public.key_size < MIN_RSA_BITS:
             return set()
         return {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
     curve = key.curve_name
@@ -162,6 +169,10 @@ class KeySource:
         except CRAError as error:
             _log.warning("issuer `%s`: keys cannot be fetched: %s", self._settings.issuer, error.message)
             self._uri = None
+            return
+        except Exception:
+            # INVARIANT: whatever an issuer answers, its tokens are refused and no call fails by it.
+            _log.exception("issuer `%s`: keys cannot be read", self._settings.issuer)
             return
         self._good_at = self._tried_at
         old, self._keys = self._keys, found
