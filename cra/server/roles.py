@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from cra.errors import ConfigInvalid
+from cra.runtime.kernel import RESERVED_AGENT_ID
 from cra.server.identity import SYSTEM_TENANT
 
 PERMISSIONS: Mapping[str, str] = {
@@ -56,6 +57,9 @@ _NOT_IN_TENANTS = frozenset({"tenants.manage"})
 def effective(permissions: Iterable[str], tenant: str, *, agent_id: str | None = None) -> frozenset[str]:
     """Return those of the permissions that mean something in a tenant, and for who acts as an agent."""
     wanted = frozenset(permissions)
+    if agent_id == RESERVED_AGENT_ID:
+        # What the runtime writes itself, under this name, belongs to no agent.
+        return frozenset()
     if agent_id is not None:
         wanted &= _FOR_AGENTS
     return wanted & _IN_SYSTEM if tenant == SYSTEM_TENANT else wanted - _NOT_IN_TENANTS

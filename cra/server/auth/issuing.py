@@ -11,6 +11,7 @@ from msgspec import Meta, structs
 from cra.errors import AdministrationConflict, ConfigInvalid, Forbidden, KeyNotFound, RoleNotFound, TenantNotFound
 from cra.protocol.fields import Record, Timestamp
 from cra.protocol.times import format_timestamp, parse_timestamp
+from cra.runtime.kernel import RESERVED_AGENT_ID
 from cra.server.auth import keys
 from cra.server.auth.directory import (
     BUILT_IN_TENANTS,
@@ -130,6 +131,8 @@ def _check_request(store: Storage, request: KeyRequest, now_us: int) -> None:
             )
         if role in AGENT_ROLES and request.agent_id is None:
             raise ConfigInvalid(f"role `{role}` needs an agent_id to act as", pointer="/agent_id")
+    if request.agent_id == RESERVED_AGENT_ID:
+        raise ConfigInvalid(f"agent_id is `{RESERVED_AGENT_ID}`, which is the runtime's own", pointer="/agent_id")
     check_permissions(request.scopes or (), pointer="/scopes")
     if request.expires_at is not None and parse_timestamp(request.expires_at, pointer="/expires_at") <= now_us:
         raise ConfigInvalid(f"expires_at is `{request.expires_at}`, expected a time to come", pointer="/expires_at")
