@@ -84,12 +84,10 @@ def run(connection: Connection[Any], statement: Statement, values: tuple[Value, 
                 parameters.append(b"%d" % value)
         pgconn.send_query_prepared(statement.name, parameters, formats, 1)
         return _rows(_answer(pgconn, until))
-    except (Refused, Lost):
-        if pgconn.status:
-            connection.close()
+    except Refused:
         raise
     except BaseException as error:
-        # Whatever it was, an interruption for one, the answer is still to come, and must not be taken for another's.
+        # Whatever it was, an interruption for one: the answer may still come, and must not be taken for another's.
         connection.close()
         if _is_of_psycopg(error):
             raise Lost(_first_line(error)) from error
