@@ -21,6 +21,16 @@ def command(
         str | None,
         typer.Option("--against", metavar="URL", help="A service; this installation, if absent.", show_default=False),
     ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            help="The credential for --against; others on this machine can see a command line, so better "
+            "[env: CRA_API_KEY].",
+            show_default=False,
+        ),
+    ] = None,
     level: Annotated[
         str | None,
         typer.Option(
@@ -30,6 +40,9 @@ def command(
     json: JsonOption = False,
 ) -> int:
     """Run the conformance suite and report the level that is reached. Exit code 1 when a test fails.
+
+    A service is tested in a tenant that has no atlases, and started with --executors cra.testing.executors:register;
+    what cannot be asked over HTTP is skipped, and a level with a skipped test is not reached.
 
     \b
     Examples:
@@ -47,7 +60,7 @@ def command(
         def told(result: Result) -> None:
             progress.update(task, advance=1, description=result.id.partition("/")[0])
 
-        report = conformance.run(level=level, against=against, progress=told)
+        report = conformance.run(level=level, against=against, progress=told, api_key=api_key)
     if chosen.json:
         _print_json(out, report)
     else:
@@ -64,6 +77,8 @@ def _print_json(out: Output, report: Report) -> None:
 
 
 def _print(out: Output, report: Report) -> None:
+    from collections import Counter
+
     from msgspec import UnsetType
 
     from cra.cli._show import compact
@@ -79,6 +94,10 @@ def _print(out: Output, report: Report) -> None:
         ("level", "passed", "failed", "skipped"),
         [(name, counts["passed"], counts["failed"], counts["skipped"]) for name, counts in report.levels.items()],
     )
+    skipped = Counter(result.message for result in report.results if result.outcome == "skipped")
+    if skipped:
+        out.line()
+        out.table(("skipped", "because"), [(number, words) for words, number in skipped.most_common()])
     out.line()
     style = "bold green" if report.ok else "bold red"
     out.line(f"level reached: {report.level or 'none'}; {report.totals['passed']} tests passed", style=style)

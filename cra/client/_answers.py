@@ -35,6 +35,11 @@ def value_of(body: bytes) -> Any:
     return decode(body, max_bytes=_MAX_BYTES)
 
 
+def value_or_none(body: bytes) -> Any:
+    """Return the JSON of an answer, None when it has nothing to say."""
+    return value_of(body) if body else None
+
+
 def nothing(body: bytes) -> None:
     """Read an answer that has nothing to say."""
 

@@ -14,7 +14,7 @@ from cra.atlas import loader
 from cra.atlas.package import Atlas
 from cra.client import _answers as answers
 from cra.client._answers import AtlasSummary
-from cra.client._calls import ARCHIVE, NDJSON, Call, Plan, present, query, segment
+from cra.client._calls import ARCHIVE, JSON, NDJSON, Call, Plan, present, query, segment
 from cra.client._problems import error_of
 from cra.errors import AtlasNotFound, InvalidRequest, NotCanonical, ServiceError, SessionNotFound
 from cra.protocol.carp import Operation, Request, Resolution
@@ -33,6 +33,7 @@ PAGE = 1000
 LONGEST_POLL_S = 30
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _ATLAS_ID = re.compile(ATLAS_ID_PATTERN)
+_PATH = re.compile(r"(?:/[A-Za-z0-9_:~-][A-Za-z0-9_.:~-]*)+(?:\?[\x21-\x7e]*)?\Z")
 _WIRE = {Operation.RESOLVE: "/v1/resolve", Operation.EXECUTE: "/v1/execute", Operation.VALIDATE: "/v1/validate"}
 
 
@@ -403,3 +404,26 @@ def session_path(session_id: object, rest: str = "") -> str:
     if not _UUID.match(session_id):
         raise SessionNotFound(f"session `{session_id}` does not exist")
     return f"/v1/sessions/{session_id}{rest}"
+
+
+# Everything else
+
+
+def call(method: str, path: str, body: Any) -> Plan[Any]:
+    """Return the plan of a call that the runtime has no method for; a body of bytes is an atlas archive."""
+    if method not in ("GET", "POST", "PUT", "DELETE") or not _PATH.match(path):
+        raise InvalidRequest(
+            f"call is `{method} {path}`, expected GET, POST, PUT or DELETE and a path such as /v1/keys"
+        )
+    archive = isinstance(body, bytes)
+    data = None if body is None else body if archive else dumps(body)
+    return _one(
+        Call(
+            method,
+            path,
+            answers.value_or_none,
+            body=data,
+            media=ARCHIVE if archive else JSON,
+            repeatable=method == "GET",
+        )
+    )

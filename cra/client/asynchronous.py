@@ -295,6 +295,15 @@ class AsyncCRAClient(ClientBase):
 
         return what_if(trace, atlases, recorded=await self.list_atlases())
 
+    # Everything else
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Make a call that the runtime has no method for, such as `GET /v1/keys`; takes and returns JSON.
+
+        Only a GET is sent again when its answer is lost.
+        """
+        return await self._run(plans.call(method, path, body))
+
 
 async def _gathered(response: Any) -> bytes:
     gathered = Gathered(None)

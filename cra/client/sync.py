@@ -292,6 +292,15 @@ class CRAClient(ClientBase):
 
         return what_if(trace, atlases, recorded=self.list_atlases())
 
+    # Everything else
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Make a call that the runtime has no method for, such as `GET /v1/keys`; takes and returns JSON.
+
+        Only a GET is sent again when its answer is lost.
+        """
+        return self._run(plans.call(method, path, body))
+
 
 class ClientApprovals:
     """The approvals of the service's sessions; see `Approvals`."""

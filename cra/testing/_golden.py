@@ -28,7 +28,21 @@ PROVING = ("replay", "what_if")
 
 
 class Door(Protocol):
-    """What a scenario needs of an implementation: the wire, sessions, approvals, the record."""
+    """What a scenario needs of an implementation: the wire, sessions, approvals, the record, its clock and hands."""
+
+    def now_us(self) -> int: ...
+    def advance(self, seconds: float) -> None: ...
+    def tell(self, executor: Json) -> None:
+        """Say what an executor does that is started from now on."""
+        ...
+
+    def ran(self) -> bool:
+        """Return whether an executor was started since then."""
+        ...
+
+    def comparable(self, value: Any) -> Any:
+        """Return a JSON value without what may differ between two runs at this door."""
+        ...
 
     def create_session(self, agent_id: str, goal: str, context: Json | None) -> str: ...
     def end_session(self, session_id: str) -> Json: ...
@@ -48,15 +62,43 @@ class Door(Protocol):
 
 
 class Embedded:
-    """The runtime of this process."""
+    """The runtime of this process, with a clock and ids of its own."""
 
-    def __init__(
-        self, scenario: Json, atlases: list[Atlas], clock: FixedClock, ids: SeededIds, run: Callable[[Json], Any]
-    ) -> None:
-        self._runtime = CRARuntime(RuntimeConfig(clock=clock, ids=ids, **scenario["config"]))
+    def __init__(self, scenario: "Scenario", atlases: list[Atlas]) -> None:
+        document = scenario.document
+        self._clock = FixedClock(document["clock_us"])
+        self._runtime = CRARuntime(RuntimeConfig(clock=self._clock, ids=scenario.ids(), **document["config"]))
         for atlas in atlases:
             self._runtime.load_atlas(atlas)
-        self._runtime.register_executor("*", run)
+        self._runtime.register_executor("*", self._execute)
+        self._executor: Json = {}
+        self._ran = False
+        self._release = threading.Event()
+
+    def _execute(self, parameters: Json) -> Any:
+        self._ran = True
+        told = self._executor
+        if "raises" in told:
+            raise RuntimeError(told["raises"])
+        if told.get("hangs"):
+            # Longer than any deadline of a scenario; let go when the scenario is over.
+            self._release.wait(60)
+        return told.get("returns")
+
+    def now_us(self) -> int:
+        return self._clock()
+
+    def advance(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    def tell(self, executor: Json) -> None:
+        self._executor, self._ran = executor, False
+
+    def ran(self) -> bool:
+        return self._ran
+
+    def comparable(self, value: Any) -> Any:
+        return value
 
     def create_session(self, agent_id: str, goal: str, context: Json | None) -> str:
         return self._runtime.create_session(agent_id, goal, context=context).session_id
@@ -88,7 +130,11 @@ class Embedded:
         return self._runtime.what_if(trace, atlases)
 
     def close(self) -> None:
+        self._release.set()
         self._runtime.close()
+
+
+Open = Callable[["Scenario", list[Atlas]], Door]
 
 
 class Sent(NamedTuple):
@@ -163,26 +209,25 @@ class Scenario:
             return {}
         return {path.name: path.read_text(encoding="utf-8") for path in sorted(place.iterdir())}
 
-    def run(self, *, proving: bool = True) -> Recording:
+    def ids(self) -> SeededIds:
+        """Return the entropy that the scenario names."""
+        return SeededIds(int.from_bytes(sha256(self.document["entropy_seed"].encode()).digest()[:8]))
+
+    def run(self, *, proving: bool = True, at: Open = Embedded) -> Recording:
         """Drive the scenario and check what a person wrote; raises `Mismatch` naming the step."""
-        return _Run(self, proving=proving).run()
+        return _Run(self, proving=proving, at=at).run()
 
 
 class _Run:
     """One drive through a scenario."""
 
-    def __init__(self, scenario: Scenario, *, proving: bool) -> None:
-        document = scenario.document
+    def __init__(self, scenario: Scenario, *, proving: bool, at: Open) -> None:
         self._scenario = scenario
         self._proving = proving
-        self._clock = FixedClock(document["clock_us"])
-        self._ids = SeededIds(int.from_bytes(sha256(document["entropy_seed"].encode()).digest()[:8]))
-        self._files: list[str] = document["atlases"]
+        self._ids = scenario.ids()
+        self._files: list[str] = scenario.document["atlases"]
         self._atlases = [scenario.atlas(file) for file in self._files]
-        self._door: Door = Embedded(document, self._atlases, self._clock, self._ids, self._execute)
-        self._executor: Json = {}
-        self._ran = False
-        self._release = threading.Event()
+        self._door = at(scenario, self._atlases)
         self._agent_id = ""
         self._sessions: list[str] = []
         self._sent: list[Sent] = []
@@ -216,25 +261,15 @@ class _Run:
                     if name == "reasons":
                         # Only those that are mentioned.
                         found[name] = {action_id: found[name].get(action_id) for action_id in value}
-                    same({name: value}, {name: found.get(name)}, f"step {number}, {step['do']}: {name}")
+                    wanted, got = self._door.comparable({name: value}), self._door.comparable({name: found.get(name)})
+                    same(wanted, got, f"step {number}, {step['do']}: {name}")
             recording = Recording(tuple(self._sent), tuple(self._door.trace(one) for one in self._sessions))
             for session_id in self._sessions:
                 same(None, self._door.verify(session_id), "the chain")
             _check_digests(recording)
             return recording
         finally:
-            self._release.set()
             self._door.close()
-
-    def _execute(self, parameters: Json) -> Any:
-        self._ran = True
-        told = self._executor
-        if "raises" in told:
-            raise RuntimeError(told["raises"])
-        if told.get("hangs"):
-            # Longer than any deadline of a scenario; let go when the scenario is over.
-            self._release.wait(60)
-        return told.get("returns")
 
     def _uuid(self) -> str:
         data = self._ids(16).hex()
@@ -246,14 +281,14 @@ class _Run:
         return {}
 
     def _advance(self, number: int, step: Json) -> Json:
-        self._clock.advance(step["seconds"])
+        self._door.advance(step["seconds"])
         return {}
 
     def _request(self, operation: str, task: Json, more: Json) -> Json:
         return {
             "carp_version": "1.0",
             "request_id": self._uuid(),
-            "timestamp": format_timestamp(self._clock()),
+            "timestamp": format_timestamp(self._door.now_us()),
             "operation": operation,
             "requester": {"agent_id": self._agent_id, "session_id": self._sessions[-1]},
             "task": task,
@@ -288,7 +323,7 @@ class _Run:
         }
 
     def _call(self, number: int, step: Json) -> Json:
-        self._executor, self._ran = step.get("executor", {}), False
+        self._door.tell(step.get("executor", {}))
         execution: Json = {"action_id": step["action_id"], "parameters": step["parameters"]}
         if "idempotency_key" in step:
             execution["idempotency_key"] = step["idempotency_key"]
@@ -308,7 +343,7 @@ class _Run:
             "result": answer["result"],
             "error": error.get("code"),
             "policy_id": None if answer["status"] == "pending_approval" else details.get("policy_id"),
-            "ran": self._ran,
+            "ran": self._door.ran(),
             "same_approval": approval_id == known,
             "retry_after_seconds": details.get("retry_after_seconds"),
             "pointer": details.get("pointer"),

@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from cra.errors import ConfigInvalid
 from cra.testing._golden import Scenario
-from cra.testing._vectors import SUITES, Mismatch, check
+from cra.testing._vectors import SUITES, Mismatch, Skip, check
+
+if TYPE_CHECKING:
+    from cra.testing._remote import Service
 
 LEVELS = ("CARP-Core", "TRACE-Core", "Atlas-Core", "CRA-Minimal", "CRA-Full")
 SUITE_ORDER = tuple(SUITES)
@@ -28,7 +31,7 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """What became of one test; `why`, `expected`, `found` and `message` are there for failures only."""
+    """What became of one test; `why`, `expected` and `found` are there for failures, `message` also when skipped."""
 
     id: str
     level: str
@@ -133,26 +136,40 @@ def run(
     against: str | None = None,
     root: str | Path | None = None,
     progress: Callable[[Result], None] | None = None,
+    *,
+    api_key: str | None = None,
 ) -> Report:
     """Run the tests up to a level (all of them by default) and report on each; `progress` is told of every result.
 
-    `root` is a folder with `vectors/` and `golden/`. `against` is for the address of a service; no service speaks
-    CARP over HTTP yet, so it raises `ConfigInvalid` instead of reporting on something else.
+    `root` is a folder with `vectors/` and `golden/`. `against` is the address of a service, whose credential is
+    `api_key` or CRA_API_KEY; what cannot be driven there is skipped with the reason. It has to be a tenant without
+    atlases, whose executors are those of `cra.testing.executors`.
     """
-    if against is not None:
-        raise ConfigInvalid(
-            f"conformance against `{against[:200]}` cannot be tested: this version has no HTTP client for it",
-            hint="leave out --against to test the runtime that is installed here",
-        )
     wanted = _up_to(level)
     folder = data_folder() if root is None else Path(root)
-    results: list[Result] = []
     with _long_integers():
-        for result in _tests(folder, wanted):
-            results.append(result)
-            if progress is not None:
-                progress(result)
-    return Report(implementation=_implementation(), against="embedded", results=tuple(results))
+        if against is None:
+            return Report(
+                implementation=_implementation(), against="embedded", results=_told(_tests(folder, wanted), progress)
+            )
+        from cra.testing._remote import Service
+
+        service = Service(against, api_key)
+        try:
+            version = service.check()
+            results = _told(_remote_tests(folder, wanted, service), progress)
+        finally:
+            service.close()
+    return Report(implementation={"name": "cra-service", "version": version}, against=against, results=results)
+
+
+def _told(results: Iterator[Result], progress: Callable[[Result], None] | None) -> tuple[Result, ...]:
+    found: list[Result] = []
+    for result in results:
+        found.append(result)
+        if progress is not None:
+            progress(result)
+    return tuple(found)
 
 
 def _up_to(level: str | None) -> tuple[str, ...]:
@@ -216,6 +233,35 @@ def _tests(folder: Path, wanted: tuple[str, ...]) -> Iterator[Result]:
             yield _golden(Scenario(place), proving="CRA-Full" in wanted)
 
 
+def _remote_tests(folder: Path, wanted: tuple[str, ...], service: "Service") -> Iterator[Result]:
+    from cra.testing import _remote
+
+    for suite, level, case in _cases(folder):
+        if level in wanted:
+            test = partial(_remote.check, service, suite, case)
+            yield _judged(f"{suite}/{case['id']}", level, case["why"], test)
+    if "CRA-Minimal" in wanted:
+        for place in scenarios(folder):
+            yield _remote_golden(Scenario(place), service, proving="CRA-Full" in wanted)
+
+
+def _remote_golden(scenario: Scenario, service: "Service", *, proving: bool) -> Result:
+    from cra.testing import _remote
+
+    test_id, why = f"golden/{scenario.name}", scenario.document["why"]
+    reason = _remote.obstacle(scenario)
+    if reason is not None:
+        return Result(id=test_id, level="CRA-Minimal", outcome="skipped", message=reason)
+    compare = partial(_remote.compare, service, scenario)
+    unproven = proving and any(step["do"] == "what_if" for step in scenario.document["steps"])
+    result = _judged(test_id, "CRA-Minimal", why, partial(compare, proving=proving and not unproven))
+    if result.outcome == "passed" and unproven:
+        # All that can be asked was answered well, and the test is more than that.
+        words = "passes but for the step `what_if`, which has no form over HTTP"
+        return Result(id=test_id, level="CRA-Full", outcome="skipped", message=words)
+    return result
+
+
 def _golden(scenario: Scenario, *, proving: bool) -> Result:
     test_id, why = f"golden/{scenario.name}", scenario.document["why"]
     result = _judged(test_id, "CRA-Minimal", why, lambda: _compare(scenario, proving=proving))
@@ -228,7 +274,11 @@ def _golden(scenario: Scenario, *, proving: bool) -> Result:
 
 
 def _compare(scenario: Scenario, *, proving: bool) -> None:
-    found, expected = scenario.run(proving=proving).files(), scenario.expected()
+    check_recording(scenario.expected(), scenario.run(proving=proving).files())
+
+
+def check_recording(expected: dict[str, str], found: dict[str, str]) -> None:
+    """Raise `Mismatch` naming the first line that differs between two recordings."""
     if not expected:
         raise Mismatch("expected/", None, "nothing was recorded; python -m cra.testing.conformance --record")
     for name in sorted(expected.keys() | found.keys()):
@@ -260,6 +310,8 @@ def _judged(test_id: str, level: str, why: str, test: Callable[[], None]) -> Res
             found=error.found,
             message=str(error),
         )
+    except Skip as skip:
+        return Result(id=test_id, level=level, outcome="skipped", message=str(skip))
     except Exception as error:
         # A test that breaks has failed; the others still run.
         return Result(
