@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -68,13 +69,19 @@ def _open(kind: str, folders: pytest.TempPathFactory, stack: ExitStack) -> Stora
     elif kind == "sqlite":
         store = SQLiteStorage(folders.mktemp("doors") / "cra.db", durability="batched")
     else:
-        store = _postgres(stack)
+        store = _postgres()
     stack.callback(store.close)
     return store
 
 
-def _postgres(stack: ExitStack) -> Storage:
-    pytest.skip("PostgreSQL is not there yet")
+def _postgres() -> Storage:
+    pytest.importorskip("psycopg")
+    helper = pytest.importorskip("cra.testing.postgres")
+    from cra.storage.postgres import PostgresStorage
+
+    if os.environ.get(helper.WITHOUT):
+        pytest.skip("asked to do without PostgreSQL")
+    return PostgresStorage(helper.server().database())
 
 
 def opened(name: str, service: doors.Service, world: World, store: Storage) -> AbstractContextManager[Door]:
