@@ -101,7 +101,10 @@ class RuntimeBase:
         self._kernel.swap(lambda: self._registry.remove(atlas_id))
 
     def list_atlases(self) -> list[Atlas]:
-        """Return the loaded atlases in load order."""
+        """Return the loaded atlases in load order; those that are stored as they were last read.
+
+        `administration.atlases` asks the store.
+        """
         return list(self.snapshot.atlases)
 
     # Sessions
@@ -269,7 +272,7 @@ class RuntimeBase:
         # PERF: imported here and below, because it takes 5 ms that most programs never need.
         from cra.runtime.replay import replay
 
-        loaded = self.snapshot.atlases if atlases is None else atlases
+        loaded = self._newest() if atlases is None else atlases
         return replay(trace, loaded, default_decision=self.config.default_decision)
 
     def what_if(self, trace: Trace | bytes, atlases: Atlas | Sequence[Atlas]) -> "WhatIf":
@@ -280,7 +283,11 @@ class RuntimeBase:
         """
         from cra.runtime.whatif import what_if
 
-        return what_if(trace, atlases, recorded=self.snapshot.atlases, default_decision=self.config.default_decision)
+        return what_if(trace, atlases, recorded=self._newest(), default_decision=self.config.default_decision)
+
+    def _newest(self) -> tuple[Atlas, ...]:
+        self._kernel.freshen()
+        return self.snapshot.atlases
 
 
 def _text_of(request: object) -> bytes:

@@ -56,19 +56,19 @@ class Catalog:
 
     def atlas_of(self, document: Document) -> Atlas:
         """Return the atlas of a document; raises `StorageCorrupt` when it is none, or another."""
-        return self._known.get(hexdigest(document.body)) or _decode(document)
+        atlas = self._known.get(hexdigest(document.body)) or _decode(document)
+        if atlas.atlas_id != document.name:
+            raise _corrupt(document, f"it is `{atlas.atlas_id}`")
+        return atlas
 
 
 def _decode(document: Document) -> Atlas:
     from cra.atlas import loader
 
     try:
-        atlas = loader.load_archive(document.body, source=f"stored atlas {document.name}")
+        return loader.load_archive(document.body, source=f"stored atlas {document.name}")
     except AtlasError as error:
         raise _corrupt(document, error.message) from error
-    if atlas.atlas_id != document.name:
-        raise _corrupt(document, f"it is `{atlas.atlas_id}`")
-    return atlas
 
 
 def _corrupt(document: Document, words: str) -> StorageCorrupt:

@@ -9,7 +9,15 @@ from cra._core import calls
 from cra._core.canonical import dumps
 from cra._core.chain import EventBatch
 from cra._core.sha256 import hexdigest
-from cra.errors import ActionFailed, ActionTimeout, CRAError, InvalidRequest, NotCanonical, StorageError
+from cra.errors import (
+    ActionFailed,
+    ActionTimeout,
+    CRAError,
+    InvalidRequest,
+    NotCanonical,
+    SessionNotFound,
+    StorageError,
+)
 from cra.protocol.carp import ExecuteStatus
 from cra.protocol.fields import ACTION_ID_PATTERN
 from cra.runtime.attempt import Attempt
@@ -139,7 +147,7 @@ class Execution:
                     if kernel.commit(live, batch, change):
                         return ending
                 raise StorageError(f"session `{permit.live.record.session_id}`: no stable head")
-            except StorageError as failure:
+            except (StorageError, SessionNotFound) as failure:
                 failure.hint = "the executor has run and its intent is recorded; its outcome is not"
                 raise
 

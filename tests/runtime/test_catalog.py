@@ -363,6 +363,17 @@ def test_answers_are_the_same_whether_atlases_are_loaded_or_stored() -> None:
     assert traces[0] == traces[1]
 
 
+def test_a_replay_finds_the_atlases_that_are_stored(pair: Pair) -> None:
+    pair.load(deny("mail.*"))
+    session_id = pair.one.begin()
+    trace = pair.one.runtime.get_trace(session_id)
+    fresh = Desk(pair.other.store, seed=3, stored_atlases=True).runtime
+    replayed = fresh.replay(trace)
+    assert replayed.ok
+    assert replayed.what_if is None
+    assert fresh.what_if(trace, [loader.load_json(ATLAS)]).changed
+
+
 # Fail closed
 
 
@@ -404,6 +415,18 @@ def test_a_stored_atlas_that_cannot_be_read_lets_nothing_be_decided(desk: Desk, 
     spoil(desk, "com.acme.deny", body)
     runtime.administration.unload_atlas("com.acme.deny", actor="ann")
     assert runtime.execute(session_id, "ticket.get", {}) == {"ok": True}
+
+
+def test_a_stored_atlas_under_the_name_of_another_lets_nothing_be_decided(desk: Desk) -> None:
+    """Though its bytes have been read before, under their own name."""
+    administration = desk.runtime.administration
+    administration.load_atlas(deny("mail.*"), actor="ann")
+    session_id = desk.begin()
+    body = desk.store.document("atlas", "com.acme.deny").body
+    spoil(desk, "com.acme.deny", None)
+    spoil(desk, "com.acme.else", body)
+    with pytest.raises(StorageCorrupt, match=r"it is `com\.acme\.deny`"):
+        desk.runtime.execute(session_id, "ticket.get", {})
 
 
 def test_stored_atlases_that_do_not_go_together_let_nothing_be_decided(desk: Desk) -> None:

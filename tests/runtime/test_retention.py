@@ -262,6 +262,21 @@ def test_a_policy_that_cannot_be_read_purges_nothing(desk: Desk, monkeypatch: py
     assert left(desk) == set(session_ids)
 
 
+def test_who_runs_while_the_session_is_purged_hears_that_the_outcome_is_not_recorded(desk: Desk) -> None:
+    session_id = desk.begin()
+    administration = desk.runtime.administration
+    administration.set_retention({"keep_ended": 0}, actor="ann")
+
+    def purge(parameters: dict[str, Any]) -> None:
+        desk.runtime.end_session(session_id)
+        assert administration.purge() == [session_id]
+
+    desk.does["ticket.get"] = purge
+    with pytest.raises(SessionNotFound) as caught:
+        desk.runtime.execute(session_id, "ticket.get", {})
+    assert caught.value.hint == "the executor has run and its intent is recorded; its outcome is not"
+
+
 # The runtime's own setting
 
 
