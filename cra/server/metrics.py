@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from threading import Lock
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from cra._core.chain import EventBatch
 from cra.errors import CRAError
 from cra.server.call import Answer, Call, Response
+from cra.server.identity import SYSTEM_TENANT
 from cra.storage.base import Change, Storage
 
 TEXT = "text/plain"
@@ -19,8 +25,46 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # As many tenants have a label of their own; the others share one.
 MAX_TENANT_LABELS = 100
-_OTHERS = "others"
+# No tenant can have these names, so none sees what they count.
+_OTHERS = "_others"
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Tally:
+    """A counter and a histogram that count the same, in between two flushes.
+
+    PERF: 0.3 us instead of 1.4; theirs take a lock each, and with several workers write to a file.
+    """
+
+    __slots__ = ("_buckets", "_counter", "_histogram", "_lock", "_sum")
+
+    def __init__(self, counter: Counter, histogram: Histogram) -> None:
+        self._counter = counter
+        self._histogram = histogram
+        self._buckets = [0] * (len(_SECONDS) + 1)
+        self._sum = 0.0
+        self._lock = Lock()
+
+    def add(self, seconds: float) -> None:
+        """Count one that took so long."""
+        with self._lock:
+            self._buckets[bisect_left(_SECONDS, seconds)] += 1
+            self._sum += seconds
+
+    def flush(self) -> None:
+        """Give on what was counted."""
+        with self._lock:
+            buckets, total = self._buckets, self._sum
+            count = sum(buckets)
+            if not count:
+                return
+            self._buckets, self._sum = [0] * len(buckets), 0.0
+        self._counter.inc(count)
+        # NOTE: the package has no way to observe many at once but the one that `observe` itself goes.
+        self._histogram._sum.inc(total)
+        for place, number in enumerate(buckets):
+            if number:
+                self._histogram._buckets[place].inc(number)
 
 
 class Metrics:
@@ -48,19 +92,18 @@ class Metrics:
         )
         self._cut = Counter("cra_streams_cut", "Live traces that were cut off", ("reason",), registry=registry)
         self._children: dict[Any, Any] = {}
+        self._tallies: list[Tally] = []
         self._tenants: set[str] = set()
-        self._landed = self._appends.labels("ok")
+        self._landed = self._tally(self._appends.labels("ok"), self._append_seconds)
 
     def request(self, route: str, method: str, status: int, tenant: str, seconds: float) -> None:
         """Count an answered request; `seconds` is what it took."""
-        # PERF: looking a child up by its labels takes 1 us, in a dictionary 0.1.
         key = (route, method, status, tenant)
-        pair = self._children.get(key)
-        if pair is None:
+        tally = self._children.get(key)
+        if tally is None:
             labels = (route, method, str(status), self._tenant(tenant))
-            pair = self._children[key] = (self._requests.labels(*labels), self._seconds.labels(route))
-        pair[0].inc()
-        pair[1].observe(seconds)
+            tally = self._children[key] = self._tally(self._requests.labels(*labels), self._seconds.labels(route))
+        tally.add(seconds)
 
     def decision(self, operation: str, decision: str, tenant: str) -> None:
         """Count an answer to a CARP request."""
@@ -72,8 +115,17 @@ class Metrics:
 
     def append(self, seconds: float) -> None:
         """Count an append that has landed."""
-        self._landed.inc()
-        self._append_seconds.observe(seconds)
+        self._landed.add(seconds)
+
+    def _tally(self, counter: Counter, histogram: Histogram) -> Tally:
+        tally = Tally(counter, histogram)
+        self._tallies.append(tally)
+        return tally
+
+    def flush(self, now: float = 0.0) -> None:
+        """Give what was tallied to the counters that are read."""
+        for tally in self._tallies:
+            tally.flush()
 
     def append_failed(self, code: str) -> None:
         """Count an append that has not landed."""
@@ -83,21 +135,38 @@ class Metrics:
         """Count a live trace that was cut off."""
         self._cut.labels(reason).inc()
 
-    def text(self, calls: int, streams: int) -> bytes:
-        """Return everything in the text exposition format."""
+    def text(self, calls: int, streams: int, tenant: str | None = None) -> bytes:
+        """Return everything in the text exposition format, or only what is counted for one tenant."""
+        self.flush()
         self._active.labels("call").set(calls)
         self._active.labels("stream").set(streams)
         registry = self.registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return generate_latest(registry if tenant is None else _OneTenant(registry, tenant))
 
     def _tenant(self, name: str) -> str:
         if name in self._tenants or len(self._tenants) < MAX_TENANT_LABELS:
             self._tenants.add(name)
             return name
         return _OTHERS
+
+
+class _OneTenant(Collector):
+    """What a tenant may see of the counts: its own, and nothing that others add to."""
+
+    def __init__(self, registry: CollectorRegistry, tenant: str) -> None:
+        self._registry = registry
+        self._tenant = tenant
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families with the tenant's samples only."""
+        for family in self._registry.collect():
+            own = [sample for sample in family.samples if sample.labels.get("tenant") == self._tenant]
+            if own:
+                family.samples = own
+                yield family
 
 
 class MeteredStorage:
@@ -107,12 +176,12 @@ class MeteredStorage:
         self.inner = inner
         self._metrics = metrics
         self._append = inner.append
+        self.name, self.tenant = inner.name, inner.tenant
+        self.durability, self.blocking = inner.durability, inner.blocking
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.inner, name)
         # PERF: found here once, and from then on as an attribute.
-        if callable(value):
-            self.__dict__[name] = value
+        value = self.__dict__[name] = getattr(self.inner, name)
         return value
 
     def of_tenant(self, tenant: str) -> MeteredStorage:
@@ -135,5 +204,8 @@ class MeteredStorage:
 
 async def scrape(call: Call) -> Answer:
     """Give what was counted."""
-    service = call.service
-    return Response(service.metrics.text(service.gate.active, service.streams.active), media=_CONTENT_TYPE)
+    service, identity = call.service, call.identity
+    # How much all of them do is for who runs the service: an identity of `system`, or of development.
+    whole = identity.tenant == SYSTEM_TENANT or identity.credential == "dev"
+    text = service.metrics.text(service.gate.active, service.streams.active, None if whole else identity.tenant)
+    return Response(text, media=_CONTENT_TYPE)

@@ -26,7 +26,7 @@ from cra.errors import (
 )
 from cra.server.access import AccessLog
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
-from cra.server.connection import Heads
+from cra.server.connection import Heads, write_whole
 from cra.server.deadlines import Deadlines
 from cra.server.identity import Identity
 from cra.server.limits import Gate
@@ -85,6 +85,7 @@ class Service:
         self.deadlines = Deadlines()
         self.heads = Heads(settings.header_timeout_seconds)
         self.deadlines.also(self.heads.sweep)
+        self.deadlines.also(metrics.flush)
         self.access = AccessLog() if settings.access_log == "json" else None
         self.closing = False
         # What waits for something else and has to know when the service closes.
@@ -94,6 +95,8 @@ class Service:
         self._prefix = os.urandom(6).hex()
         more = ((b"x-cra-dev", b"no keys are asked for; never expose this"),) if settings.dev else ()
         self._always = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), *more)
+        # The lines that an answer of a media type begins with.
+        self._heads_of: dict[str, bytes] = {}
         self._body_seconds = float(settings.body_timeout_seconds)
         self._work_seconds = float(settings.request_timeout_seconds)
 
@@ -140,12 +143,24 @@ class Service:
         call.request_id = given.decode() if given is not None and _REQUEST_ID.match(given) else self.new_id()
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a request is one
         status = 499
+        answer: Answer
         try:
-            answer = await self._settle(call, task)
+            try:
+                answer = await self._answer(call, task, began)
+            except CRAError as error:
+                answer = problem_of(error, call.request_id)
+            except asyncio.CancelledError:
+                answer = self._cancelled(call, task)
+            except Disconnected:
+                raise
+            except Exception:
+                log.exception("request %s failed", call.request_id)
+                answer = unexpected(call.request_id)
             status = answer.status
-            if isinstance(answer, Response):
-                await self._send(call.request_id, answer, send)
-            else:
+            if type(answer) is Response:
+                if not self._write(call, answer, send):
+                    await self._send(call.request_id, answer, send)
+            elif isinstance(answer, Stream):
                 if answer.live:
                     self.deadlines.clear(task)
                 await self._stream(call, answer, send)
@@ -162,27 +177,13 @@ class Service:
                 call.gate.leave()
             self.count(call, status, monotonic() - began)
 
-    async def _settle(self, call: Call, task: asyncio.Task[Any]) -> Answer:
-        """Return the call's answer, whatever happens."""
-        try:
-            return await self._answer(call, task, call.receive)
-        except CRAError as error:
-            return problem_of(error, call.request_id)
-        except asyncio.CancelledError:
-            return self._cancelled(call, task)
-        except Disconnected:
-            raise
-        except Exception:
-            log.exception("request %s failed", call.request_id)
-            return unexpected(call.request_id)
-
     def count(self, call: Call, status: int, seconds: float) -> None:
         """Count and log an answered call."""
         identity, route = getattr(call, "identity", None), getattr(call, "route", None)
         if route is None:
-            self.metrics.request("none", "other", status, "none", seconds)
+            self.metrics.request("none", "other", status, "_none", seconds)
         else:
-            tenant = "none" if identity is None else identity.tenant
+            tenant = "_none" if identity is None else identity.tenant
             self.metrics.request(route.path, call.scope["method"], status, tenant, seconds)
         if self.access is not None:
             self.access.write(call, status, seconds)
@@ -200,7 +201,7 @@ class Service:
         """Answer a request that there is no room for, without looking at it."""
         request_id = self.new_id()
         await self._send(request_id, problem_of(no_room(), request_id), send)
-        self.metrics.request("none", "other", 503, "none", 0.0)
+        self.metrics.request("none", "other", 503, "_none", 0.0)
 
     async def admit(self, call: Call) -> Response | None:
         """Find a call's route and who makes it, or raise why it is not taken; an answer there already is returned."""
@@ -234,7 +235,7 @@ class Service:
             raise InvalidRequest("this path takes no query parameters", hint="see this path in /openapi.json")
         return None
 
-    async def _answer(self, call: Call, task: asyncio.Task[Any], receive: Receive) -> Answer:
+    async def _answer(self, call: Call, task: asyncio.Task[Any], began: float) -> Answer:
         headers = call.headers
         early = await self.admit(call)
         if early is not None:
@@ -245,12 +246,12 @@ class Service:
         if accept is not None and accept != b"*/*":
             call.media = choose(accept, route.gives)
         if route.takes or b"content-length" in headers or b"transfer-encoding" in headers:
-            self.deadlines.set(task, monotonic() + self._body_seconds, "body")
-            call.content = await self._body(call, route, receive)
+            self.deadlines.set(task, began + self._body_seconds, "body")
+            call.content = await self._body(call, route, call.receive)
         if route.urgent:
             return await route.handler(call)
         gate = self.streams if route.waits else self.gate
-        self.deadlines.set(task, monotonic() + self._work_seconds, "work")
+        self.deadlines.set(task, began + self._work_seconds, "work")
         if not gate.try_enter():
             await gate.enter()
         call.gate = gate
@@ -317,6 +318,18 @@ class Service:
                 "the service stopped before the call ended", hint="the session's trace tells how far it came"
             )
         return problem_of(error, call.request_id)
+
+    def _write(self, call: Call, answer: Response, send: Send) -> bool:
+        """Write a plain answer at once; False when it is not one, or the server underneath is another."""
+        if answer.headers or answer.status != 200 or call.scope["method"] == "HEAD":
+            return False
+        head = self._heads_of.get(answer.media)
+        if head is None:
+            lines = (*self._always, (b"content-type", answer.media.encode()))
+            head = self._heads_of[answer.media] = b"".join([b"%b: %b\r\n" % line for line in lines])
+        body = answer.body
+        rest = b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (head, call.request_id.encode(), len(body))
+        return write_whole(send, 200, rest, body)
 
     async def _send(self, request_id: str, answer: Response, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = [*self._always, (b"x-request-id", request_id.encode()), *answer.headers]
