@@ -93,6 +93,8 @@ def _connect(path: str, busy_s: float) -> Connection:
         connection = apsw.Connection(path)
     except apsw.Error as error:
         raise storage_error(path, error) from error
+    # PERF: otherwise SQLite plans a join anew each time it is given other values: 9 us instead of 2 to find a head.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     most = int(busy_s / _PAUSE_S)
 
     def wait(tries: int) -> bool:
