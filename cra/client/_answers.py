@@ -44,9 +44,21 @@ def nothing(body: bytes) -> None:
     """Read an answer that has nothing to say."""
 
 
-def as_it_is(body: bytes) -> bytes:
-    """Return an answer's bytes."""
+def carp(body: bytes) -> bytes:
+    """Return the bytes of a CARP response, once they have been seen to be one."""
+    if value_of(body)["carp_version"] != "1.0":
+        raise ValueError("expected a CARP response")
     return body
+
+
+def lines(body: bytes) -> bytes:
+    """Return the lines of a trace; whether they verify is for who asked to find out."""
+    if body and not (body.endswith(b"}\n") and all(line.startswith(_EVENT) for line in body.splitlines())):
+        raise ValueError("expected a trace")
+    return body
+
+
+_EVENT = b'{"trace_version":'
 
 
 def resolution(body: bytes) -> Resolution:
@@ -69,7 +81,7 @@ def session(body: bytes) -> SessionRecord:
 def session_page(body: bytes) -> tuple[list[SessionRecord], str | None]:
     """Return a page and what the next one is asked for with, None on the last."""
     value = value_of(body)
-    return [_session(one) for one in value["sessions"]], value.get("next")
+    return [_session(one) for one in _listed(value["sessions"])], value.get("next")
 
 
 def _session(value: dict[str, Any]) -> SessionRecord:
@@ -97,7 +109,7 @@ def approval(body: bytes) -> ApprovalRecord:
 def approval_page(body: bytes) -> tuple[list[ApprovalRecord], str | None]:
     """Return a page and what the next one is asked for with, None on the last."""
     value = value_of(body)
-    return [_approval(one) for one in value["approvals"]], value.get("next")
+    return [_approval(one) for one in _listed(value["approvals"])], value.get("next")
 
 
 def _approval(value: dict[str, Any]) -> ApprovalRecord:
@@ -106,6 +118,12 @@ def _approval(value: dict[str, Any]) -> ApprovalRecord:
     known["requested_us"] = parse_timestamp(value["requested_at"])
     known["expires_us"] = parse_timestamp(value["expires_at"])
     return msgspec.convert(known, ApprovalRecord, strict=True)
+
+
+def _listed(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("expected a list")
+    return value
 
 
 def _text(value: object) -> str:

@@ -105,7 +105,7 @@ class Exchange(Generic[T]):
     def _read(self, body: bytes) -> T | Again:
         try:
             value = self.call.read(body)
-        except (InvalidInput, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+        except (InvalidInput, msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise ServiceError(
                 f"{self._named} was answered with what the protocol does not know: {type(error).__name__}",
                 hint="is the address that of a CRA service of this version?",

@@ -148,7 +148,7 @@ def handle(request: Request | bytes | str | Mapping[str, Any]) -> Plan[bytes]:
         Call(
             "POST",
             _WIRE[carp.operation],
-            answers.as_it_is,
+            answers.carp,
             body=body,
             repeatable=True,
             executes=carp.operation is Operation.EXECUTE,
@@ -262,16 +262,16 @@ def get_trace(session_id: str, first: int, count: int | None) -> Plan[Trace]:
     path, pieces = session_path(session_id, "/trace"), []
     while count is None or count > 0:
         wanted = PAGE if count is None else min(PAGE, count)
-        lines: bytes = yield Call(
+        found: bytes = yield Call(
             "GET",
             path,
-            answers.as_it_is,
+            answers.lines,
             query=query(first=first, limit=wanted),
             accept=NDJSON,
             repeatable=True,
         )
-        pieces.append(lines)
-        got = lines.count(b"\n")
+        pieces.append(found)
+        got = found.count(b"\n")
         first += got
         count = None if count is None else count - got
         if got < wanted:
