@@ -1,6 +1,7 @@
 """Stored atlases: every runtime on a store decides by the same ones, whoever loaded them, from the next call on."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 
 from cra import CRARuntime, RuntimeConfig
 from cra._core.chain import Chain
+from cra._core.sha256 import hexdigest
 from cra.atlas import loader
 from cra.atlas.package import Atlas
 from cra.errors import (
@@ -27,7 +29,9 @@ from cra.errors import (
 )
 from cra.storage.base import Change, DocumentWrite, Storage
 from cra.storage.memory import MemoryStorage
+from cra.storage.postgres import PostgresStorage
 from cra.storage.sqlite import SQLiteStorage
+from cra.testing import postgres
 from cra.testing.writer import together
 from tests.runtime.desk import ATLAS, STORES, Desk, dense, open_store
 
@@ -63,13 +67,28 @@ class Pair:
         self.other.runtime.administration.unload_atlas(atlas_id, actor="ann")
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(scope="module")
+def database() -> str:
+    return postgres.server().database()
+
+
+@pytest.fixture(params=(*STORES, "postgres"))
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    one = open_store(request.param, tmp_path)
-    other = one if request.param == "memory" else open_store(request.param, tmp_path)
-    yield Pair((one, other))
-    one.close()
-    other.close()
+    if request.param == "memory":
+        yield Pair((store := MemoryStorage(), store))
+        return
+    if request.param == "postgres":
+        if os.environ.get(postgres.WITHOUT):
+            pytest.skip(f"{postgres.WITHOUT} says that nothing of PostgreSQL is tested")
+        url = request.getfixturevalue("database")
+        opened: list[Any] = [PostgresStorage(url) for _ in range(2)]
+    else:
+        opened = [open_store(request.param, tmp_path) for _ in range(2)]
+    # One database for all tests, in which each has a tenant.
+    tenant = f"t{hexdigest(str(tmp_path).encode())[:20]}"
+    yield Pair((opened[0].of_tenant(tenant), opened[1].of_tenant(tenant)))
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture
