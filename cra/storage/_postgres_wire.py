@@ -37,7 +37,12 @@ class Refused(Exception):
 
 
 class Lost(Exception):
-    """There was no answer: the connection is gone, or was given up. Whether the server did it is unknown."""
+    """There was no answer: the connection is gone, or was given up. Whether the server did it is unknown.
+
+    `late` is the server's process that may still be at it, when it is not known to be gone.
+    """
+
+    late: int | None = None
 
 
 def escaped(text: str) -> str:
@@ -88,6 +93,8 @@ def run(connection: Connection[Any], statement: Statement, values: tuple[Value, 
         raise
     except BaseException as error:
         # Whatever it was, an interruption for one: the answer may still come, and must not be taken for another's.
+        if isinstance(error, Lost) and not pgconn.status:
+            error.late = pgconn.backend_pid
         connection.close()
         if _is_of_psycopg(error):
             raise Lost(_first_line(error)) from error
