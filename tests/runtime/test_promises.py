@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from cra.runtime.config import RuntimeConfig
 from cra.runtime.sync import CRARuntime
 from cra.storage.base import NO_CHANGE, Storage
 from cra.storage.memory import MemoryStorage
-from cra.storage.sqlite import SQLiteStorage
-from cra.testing.clock import FixedClock, SeededIds
 from cra.testing.faults import FaultyStorage
 from tests.runtime.desk import ATLAS, STORES, Desk, dense, open_store
 
@@ -470,157 +468,7 @@ def test_promise_7_everything_decisive_is_under_the_hash() -> None:
         assert not verify(tampered).ok, decisive
 
 
-# 8
-
-
-def _corpus(desk: Desk) -> list[dict[str, Any]]:
-    return [
-        desk.request(SESSION, task={"goal": "résumé of tickets 😀"}),
-        desk.request(SESSION, task={"goal": "refund", "risk_tier": "high", "required_capabilities": ["money"]}),
-        desk.request(SESSION, atlas_ids=["com.example.desk"], context={"tier": "gold", "n": 2**80, "f": 1e21}),
-        desk.request(SESSION, task={"goal": "hints", "context_hints": ["tickets", "tickets"]}),
-    ]
-
-
-_CALLS: list[tuple[str, dict[str, Any]]] = [
-    ("ticket.get", {"id": "ü", "big": 2**70}),
-    ("ticket.delete", {}),
-    ("refund.create", {"amount": 20.5}),
-    ("refund.create", {"amount": 900}),
-    ("note.add", {}),
-    ("nobody.home", {}),
-]
-
-
-def _begin(desk: Desk) -> Any:
-    return desk.runtime.create_session("agent-1", "help", session_id=SESSION, trace_id=TRACE)
-
-
-def _embedded(store: Storage) -> list[bytes]:
-    desk = Desk(store)
-    _begin(desk)
-    answers = [
-        engine.canonical_resolution(desk.runtime.resolve(SESSION, decode_request(json.dumps(request))))
-        for request in _corpus(desk)
-    ]
-    for action_id, parameters in _CALLS:
-        try:
-            answers.append(json.dumps(desk.runtime.execute(SESSION, action_id, parameters)).encode())
-        except CRAError as error:
-            answers.append(error.code.encode())
-    return answers
-
-
-def _async(store: Storage) -> list[bytes]:
-    async def scenario() -> list[bytes]:
-        desk = Desk(store, asynchronous=True)
-        await _begin(desk)
-        answers = [
-            engine.canonical_resolution(await desk.runtime.resolve(SESSION, decode_request(json.dumps(request))))
-            for request in _corpus(desk)
-        ]
-        for action_id, parameters in _CALLS:
-            try:
-                answers.append(json.dumps(await desk.runtime.execute(SESSION, action_id, parameters)).encode())
-            except CRAError as error:
-                answers.append(error.code.encode())
-        return answers
-
-    return asyncio.run(scenario())
-
-
-def _handled(store: Storage) -> list[bytes]:
-    desk = Desk(store)
-    _begin(desk)
-    answers = [desk.runtime.handle(request) for request in _corpus(desk)]
-    for action_id, parameters in _CALLS:
-        # The short form, as its wire response would be: `handle` itself is told a request_id.
-        ending = desk.runtime._execute(_order(action_id, parameters))
-        answers.append(json.dumps(ending.result).encode() if ending.error is None else ending.error.code.encode())
-    return answers
-
-
-def _order(action_id: str, parameters: dict[str, Any]) -> Any:
-    from cra.runtime.calls import Order
-
-    return Order(session_id=SESSION, action_id=action_id, parameters=parameters)
-
-
-def test_promise_8_the_same_answer_at_every_door(tmp_path: Path) -> None:
-    doors: dict[str, tuple[Callable[[Storage], list[bytes]], Storage]] = {}
-    for name, door in (("embedded", _embedded), ("async", _async), ("handle", _handled)):
-        doors[f"{name}, memory"] = (door, MemoryStorage())
-        doors[f"{name}, sqlite"] = (door, SQLiteStorage(tmp_path / f"{name}.db", durability="batched"))
-    answers, traces = {}, {}
-    for name, (door, store) in doors.items():
-        answers[name] = door(store)
-        traces[name] = store.events(SESSION)
-        store.close()
-    first = answers["embedded, memory"]
-    assert len(first) == 10
-    for name in doors:
-        assert answers[name] == first, name
-        assert traces[name] == traces["embedded, memory"], name
-
-
-def test_promise_8_the_same_wire_answer_from_both_runtimes() -> None:
-    def wire(desk: Desk) -> list[dict[str, Any]]:
-        calls = [{"execution": {"action_id": action_id, "parameters": parameters}} for action_id, parameters in _CALLS]
-        return [*_corpus(desk), *[desk.request(SESSION, "execute", **call) for call in calls]]
-
-    one = Desk(MemoryStorage())
-    _begin(one)
-    expected = [one.runtime.handle(request) for request in wire(one)]
-
-    async def scenario() -> tuple[list[bytes], bytes]:
-        desk = Desk(MemoryStorage(), asynchronous=True)
-        await _begin(desk)
-        return [await desk.runtime.handle(request) for request in wire(desk)], desk.store.events(SESSION)
-
-    answers, trace = asyncio.run(scenario())
-    assert answers == expected
-    assert trace == one.store.events(SESSION)
-    statuses = [json.loads(answer)["status"] for answer in answers[4:]]
-    assert statuses == ["success", "denied", "success", "pending_approval", "success", "error"]
-
-
-def test_promise_8_the_same_answer_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("typer")
-    from cra.cli import _runtime, main
-
-    embedded = Desk(MemoryStorage())
-    embedded.runtime.create_session("agent-1", "help", session_id=SESSION)
-    expected = [embedded.runtime.handle(request) for request in _corpus(embedded)]
-    call = embedded.request(SESSION, "execute", execution={"action_id": "ticket.get", "parameters": {"id": "x"}})
-    expected.append(embedded.runtime.handle(call))
-
-    clock, ids, made = FixedClock(), SeededIds(1), _runtime.make_config
-    monkeypatch.setattr(_runtime, "make_config", lambda *words: made(*words, clock=clock, ids=ids))
-    monkeypatch.setattr(_runtime, "uuid4", lambda: call["request_id"])
-    atlas = tmp_path / "atlas.json"
-    atlas.write_text(json.dumps(ATLAS))
-    store = ["--storage", f"sqlite:///{tmp_path}/cra.db"]
-    capfd.readouterr()
-
-    def cra(*words: str) -> bytes:
-        assert main([*words, *store]) == 0, capfd.readouterr().err
-        return capfd.readouterr().out.encode()
-
-    cra("session", "create", "agent-1", "help", "--id", SESSION, "-a", str(atlas), "--json")
-    answers = []
-    for number, request in enumerate(_corpus(embedded)):
-        path = tmp_path / f"{number}.json"
-        path.write_text(json.dumps(request))
-        answers.append(cra("resolve", "--request", str(path), "-a", str(atlas), "--json").strip())
-    executing = ("execute", "ticket.get", "id=x", "-S", SESSION, "--returns", '{"ok":true}')
-    answers.append(cra(*executing, "-a", str(atlas), "--json").strip())
-    assert answers == expected
-    kept = SQLiteStorage(tmp_path / "cra.db")
-    trace = kept.events(SESSION)
-    kept.close()
-    assert trace.splitlines() == embedded.store.events(SESSION).splitlines()
+# 8: tests/doors/test_same_answer.py
 
 
 # 9
