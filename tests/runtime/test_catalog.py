@@ -441,7 +441,7 @@ def test_a_stored_atlas_under_the_name_of_another_lets_nothing_be_decided(desk: 
     administration = desk.runtime.administration
     administration.load_atlas(deny("mail.*"), actor="ann")
     session_id = desk.begin()
-    body = desk.store.document("atlas", "com.acme.deny").body
+    body = desk.runtime.administration.get("atlas", "com.acme.deny").body
     spoil(desk, "com.acme.deny", None)
     spoil(desk, "com.acme.else", body)
     with pytest.raises(StorageCorrupt, match=r"it is `com\.acme\.deny`"):

@@ -255,7 +255,7 @@ def test_a_policy_that_is_none_is_refused(policy: Any) -> None:
 
 def test_a_policy_that_cannot_be_read_purges_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     session_ids = finished(desk, 2)
-    monkeypatch.setattr(module.retention, "body_of", lambda value: b'{"ended_days":"never"}')
+    monkeypatch.setattr("cra.runtime.retention.body_of", lambda value: b'{"ended_days":"never"}')
     desk.runtime.administration.set_retention({"ended_days": 0}, actor="ann")
     with pytest.raises(StorageCorrupt, match="stored retention"):
         desk.runtime.administration.purge()
