@@ -21,7 +21,7 @@ _MAX_IDLE_READERS = 16
 _CHECKPOINT_PAGES = 4000
 # Beyond this the log is emptied even if readers have to be waited for.
 _RESTART_PAGES = 8 * _CHECKPOINT_PAGES
-# The log's file is made longer by at least so many pages, when so few are left.
+# The log's file is made longer by so many pages, which the next commit waits for, when so few are left.
 _MORE_PAGES = 256
 _FEW_PAGES = 32
 _LOG_HEADER = 32
@@ -165,7 +165,7 @@ class _Upkeep:
 
     def _lengthen(self, pages: int) -> None:
         """Write zeros behind the log."""
-        target = min(pages + max(_MORE_PAGES, pages), _CHECKPOINT_PAGES + _FEW_PAGES)
+        target = min(pages + _MORE_PAGES, _CHECKPOINT_PAGES + _FEW_PAGES)
         # Before it is done: where it fails, it is not tried again for every commit.
         self._room = target - _FEW_PAGES
         if not hasattr(os, "pwrite"):

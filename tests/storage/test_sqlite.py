@@ -462,6 +462,33 @@ def test_the_log_goes_into_the_file_while_work_goes_on(store: SQLiteStorage, mon
     assert Path(f"{store.path}-wal").stat().st_size < 100 * 4096
 
 
+def test_the_log_gets_room_ahead_of_its_use_and_never_over_what_is_in_it(path: Path) -> None:
+    one, two = SQLiteStorage(path), SQLiteStorage(path)
+    log = Path(f"{path}-wal")
+    first, second = Writer(one), Writer(two)
+    # Who writes little does without.
+    assert log.stat().st_size < 40 * 4120
+    for number in range(200):
+        (first, second)[number % 2].append(NO_CHANGE, text="x" * 500)
+        if not number % 40:
+            # As if a store knew of nothing that the other has done.
+            one._pool.upkeep._lengthen(number)
+            two._pool.upkeep._lengthen(0)
+    assert log.stat().st_size > 256 * 4120
+    for writer in (first, second):
+        writer.check()
+    # What a process finds that reads the log from its start, as after a crash, is the same.
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    shutil.copy(log, f"{copy}-wal")
+    found = SQLiteStorage(copy)
+    for writer in (first, second):
+        assert found.events(writer.session_id) == writer.acknowledged
+    found.check()
+    for store in (found, one, two):
+        store.close()
+
+
 def test_an_idle_session_costs_few_bytes_of_disk(store: SQLiteStorage, path: Path) -> None:
     for number in range(500):
         Writer(store, f"agent-{number}")
