@@ -27,6 +27,7 @@ COMMANDS: dict[str, str | None] = {
     "approvals": "See what waits for a person, and decide.",
     "trace": "Show, verify, export and compare what was recorded.",
     "replay": None,
+    "serve": None,
     "keys": "Make, list, rotate and revoke the keys of a service.",
     "tenants": "Create, list and close the tenants of a service.",
     "conformance": None,

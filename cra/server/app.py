@@ -14,6 +14,7 @@ from cra.atlas.package import Atlas
 from cra.runtime.config import Clock, Ids, RuntimeConfig
 from cra.server.auth.authenticator import Authenticator
 from cra.server.auth.settings import auth_settings
+from cra.server.executors import registrar
 from cra.server.live import LiveSocket
 from cra.server.metrics import MeteredStorage, Metrics
 from cra.server.service import Authenticate, Service
@@ -79,6 +80,8 @@ def create_app(
     if storage is None:
         storage = open_storage(settings.storage, max_sessions=config.max_sessions, max_events=config.max_events)
     baseline = [*(loader.load(path) for path in settings.atlases), *atlases]
+    if register is None and settings.executors is not None:
+        register = registrar(settings.executors)
     metrics = Metrics()
     metered = cast(Storage, MeteredStorage(storage, metrics))
     tenancy = Tenancy(metered, config, baseline, register)
