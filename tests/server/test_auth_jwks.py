@@ -367,3 +367,33 @@ def test_a_certificate_that_nobody_has_signed_is_not_taken(tmp_path: Path) -> No
 def test_an_issuer_with_a_query_is_refused() -> None:
     with pytest.raises(ConfigInvalid):
         discover("https://login.test/?a=b")
+
+
+def test_a_token_opens_the_service_and_what_it_may_not_is_refused(server: KeyServer) -> None:
+    import time
+
+    import httpx
+
+    from cra.server.settings import ServiceSettings
+    from tests.server.running import running
+
+    server.gives("/jwks", public(ONE))
+    now = int(time.time())
+    payload = claims(exp=now + 600, iat=now, agent_id="bot", roles=["agent"])
+    auth = settings(jwks_uri=f"{server.url}/jwks")
+    with running(ServiceSettings(storage="memory", shutdown_seconds=5, auth=auth)) as service:
+        with httpx.Client(base_url=service.url) as client:
+
+            def ask(token: bytes, method: str, path: str, body: Any = None) -> httpx.Response:
+                return client.request(method, path, json=body, headers={"Authorization": f"Bearer {token.decode()}"})
+
+            good = sign(ONE, payload, {"kid": "one"})
+            made = ask(good, "POST", "/v1/sessions", {"agent_id": "bot", "goal": "g"})
+            assert made.status_code == 201
+            assert ask(good, "POST", "/v1/sessions", {"agent_id": "other", "goal": "g"}).status_code == 403
+            assert ask(good, "GET", "/v1/keys").json()["details"] == {"permission": "keys.read"}
+            path = f"/v1/sessions/{made.json()['session_id']}"
+            other = sign(ONE, {**payload, "agent_id": "other"}, {"kid": "one"})
+            assert ask(other, "GET", path).json()["code"] == "session_not_found"
+            assert ask(sign(TWO, payload, {"kid": "one"}), "GET", path).status_code == 401
+            assert ask(sign(ONE, {**payload, "exp": now - 100}, {"kid": "one"}), "GET", path).status_code == 401
