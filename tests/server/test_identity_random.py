@@ -332,6 +332,10 @@ class World:
             # An approval of this very call was granted before, and is used up by it.
             wanted = "success"
             await self.used(part, name)
+        if value["status"] == "denied" and value["error"]["code"] == "approval_conflict":
+            # One was granted, under atlases that have changed since.
+            assert any(status == "granted" and at == name for _, status, _, at in part.approvals.values())
+            return
         assert value["status"] == wanted, value
         if wanted == "success":
             assert value["result"] == {"done": part.mark}
@@ -531,7 +535,9 @@ class World:
         ended = {name for name, (_, status) in part.sessions.items() if status == "ended"}
         purged = set(answer.json["purged"])
         assert purged <= ended - part.holds
-        assert len(purged) == min(max(0, len(ended) - keep), len(ended - part.holds))
+        # The newest stay, and those of the others that are held.
+        excess = max(0, len(ended) - keep)
+        assert excess - len(ended & part.holds) <= len(purged) <= excess
         for name in purged:
             del part.sessions[name]
         part.purged |= purged
