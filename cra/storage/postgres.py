@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from cra._core.chain import EventBatch
@@ -68,6 +68,8 @@ class PostgresStorage:
             url, schema=schema, durability=durability, size=pool, lock_s=lock_seconds, timeout_s=timeout_seconds
         )
         self.durability: str = durability
+        # Who opened the pool closes it; a tenant's part of the store does not.
+        self._opened = True
         self.tenant = DEFAULT_TENANT
         self._max_resolutions = max_resolutions
         self._sql = statements(self._pool.place.quoted)
@@ -79,7 +81,7 @@ class PostgresStorage:
         check_tenant(tenant)
         other = object.__new__(PostgresStorage)
         other.__dict__.update(self.__dict__)
-        other.tenant, other._claims, other._swept = tenant, 0, 0
+        other.tenant, other._claims, other._swept, other._opened = tenant, 0, 0, False
         return other
 
     def tenants(self) -> list[str]:
@@ -229,11 +231,18 @@ class PostgresStorage:
     def restore_counters(self, counters: Iterable[CounterRecord]) -> None:
         moving.restore_counters(self._pool, self._sql, self.tenant, counters)
 
+    def kinds(self) -> list[str]:
+        return [row[0] for row in self._read("kinds", self.tenant)]
+
+    def restore_documents(self, documents: Iterable[Document], revisions: Mapping[str, int]) -> None:
+        moving.restore_documents(self._pool, self._sql, self.tenant, documents, revisions)
+
     def probe(self) -> None:
         self._pool.probe(self._sql["probe"])
 
     def close(self) -> None:
-        self._pool.close()
+        if self._opened:
+            self._pool.close()
 
 
 def _bound(limit: int | None) -> int:
