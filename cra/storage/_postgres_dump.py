@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from cra.errors import SessionExists, SessionNotFound, StorageError
 from cra.storage._postgres_append import LARGEST, as_texts, session_values
 from cra.storage._postgres_pool import Execute, Pool
 from cra.storage._postgres_wire import Row, Statement, escaped
-from cra.storage._restored import check, stricter
-from cra.storage.base import CounterRecord, IdempotencyRecord, SessionDump
+from cra.storage._restored import check, new_kinds, stricter
+from cra.storage.base import CounterRecord, Document, IdempotencyRecord, SessionDump
 from cra.storage.records import approval_bytes, approval_of, resolution_bytes, resolution_of, session_of
 
 _PAGE = 64
@@ -67,6 +67,28 @@ def restore(pool: Pool, sql: dict[str, Statement], tenant: str, dumped: SessionD
         for asked in dumped.approvals:
             if not execute(sql["add_approval"], (*key, asked.approval_id, asked.status, approval_bytes(asked))):
                 raise StorageError(f"approval `{asked.approval_id}` exists already")
+
+
+def restore_documents(
+    pool: Pool,
+    sql: dict[str, Statement],
+    tenant: str,
+    documents: Iterable[Document],
+    revisions: Mapping[str, int],
+) -> None:
+    """Add documents of kinds that were never written, in one transaction."""
+    with pool.transaction() as execute:
+
+        def known(kind: str) -> tuple[int, list[Document]]:
+            # Added first: who adds the same kind at the same time waits here, and then finds it.
+            if execute(sql["add_revision"], (tenant, kind, revisions[kind])):
+                return 0, []
+            ((revision,),) = execute(sql["revision"], (tenant, kind))
+            return revision, [Document(kind, *row) for row in execute(sql["documents"], (tenant, kind))]
+
+        for kind, those in new_kinds(tenant, documents, revisions, known).items():
+            for one in those:
+                execute(sql["add_document"], (tenant, kind, one.name, one.revision, one.body))
 
 
 def counters(pool: Pool, statement: Statement, tenant: str) -> Iterator[CounterRecord]:

@@ -113,6 +113,11 @@ _SQL = {
     """,
     "counters": _COUNTERS + " WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
     "counter": _COUNTERS + " WHERE tenant = $1 AND key = $2",
+    "kinds": "SELECT kind FROM {s}.revisions WHERE tenant = $1 ORDER BY kind",
+    "add_revision": """
+        INSERT INTO {s}.revisions VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING revision
+    """,
+    "add_document": "INSERT INTO {s}.documents (tenant, kind, name, revision, body) VALUES ($1, $2, $3, $4, $5)",
     "add_head": """
         INSERT INTO {s}.heads VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING 1
     """,

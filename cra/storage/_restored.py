@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct, json
 
 from cra._core.verifier import Verifier
-from cra.errors import InvalidTrace
+from cra.errors import InvalidTrace, StorageError
 from cra.protocol.times import parse_timestamp
-from cra.storage.base import CounterRecord, Head, SessionDump
+from cra.storage.base import CounterRecord, Document, Head, SessionDump
 
 # What one piece of a restored session has at least, so that reading a part of it stays cheap.
 _PIECE_BYTES = 16_384
@@ -77,6 +77,25 @@ def _pieces(data: Iterable[bytes]) -> Iterator[bytes]:
             held, size = [joined[end:]], len(joined) - end
     if size:
         yield b"".join(held)
+
+
+def new_kinds(
+    tenant: str,
+    documents: Iterable[Document],
+    revisions: Mapping[str, int],
+    known: Callable[[str], tuple[int, list[Document]]],
+) -> dict[str, list[Document]]:
+    """Return the documents to add by kind; raises `StorageError` when `known`, what is there of a kind, is another."""
+    wanted: dict[str, list[Document]] = {kind: [] for kind in revisions}
+    for document in documents:
+        wanted[document.kind].append(document)
+    for kind in sorted(wanted):
+        revision, there = known(kind)
+        if revision:
+            if (revision, there) != (revisions[kind], wanted[kind]):
+                raise StorageError(f"tenant `{tenant}` has other documents of kind `{kind}` already")
+            del wanted[kind]
+    return wanted
 
 
 def stricter(one: CounterRecord, other: CounterRecord) -> CounterRecord:

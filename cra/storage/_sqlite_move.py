@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cra.errors import SessionExists, SessionNotFound, StorageError
 from cra.storage import _restored
 from cra.storage import _sqlite_append as work
 from cra.storage._sqlite_pool import Pool
-from cra.storage.base import CounterRecord, IdempotencyRecord, SessionDump
+from cra.storage.base import CounterRecord, Document, IdempotencyRecord, SessionDump
 from cra.storage.records import (
     approval_bytes,
     approval_of,
@@ -143,6 +143,30 @@ def _record(row: tuple[Any, ...], calls: Rows) -> CounterRecord:
         spent=spent,
         since_us=since_us,
     )
+
+
+def restore_documents(
+    tenant: int, name: str, documents: list[Document], revisions: Mapping[str, int]
+) -> Callable[[Connection], None]:
+    """Return the work that adds documents of kinds that were never written."""
+
+    def job(connection: Connection) -> None:
+        execute: work.Execute = connection.execute
+
+        def known(kind: str) -> tuple[int, list[Document]]:
+            found = execute(work.REVISION, (tenant, kind)).fetchall()
+            those = "SELECT kind, name, revision, body FROM documents WHERE tenant = ? AND kind = ? ORDER BY number"
+            return (found[0][0] if found else 0), [Document(*row) for row in execute(those, (tenant, kind)).fetchall()]
+
+        for kind, those in _restored.new_kinds(name, documents, revisions, known).items():
+            execute("INSERT INTO revisions VALUES (?, ?, ?)", (tenant, kind, revisions[kind]))
+            for one in those:
+                execute(
+                    "INSERT INTO documents (tenant, kind, name, revision, body) VALUES (?, ?, ?, ?, ?)",
+                    (tenant, kind, one.name, one.revision, one.body),
+                )
+
+    return job
 
 
 def restore_counters(tenant: int, records: Iterable[CounterRecord]) -> Callable[[Connection], None]:

@@ -1,6 +1,6 @@
 """The storage contract: what every store keeps, and how a change lands."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -301,6 +301,18 @@ class Storage(Protocol):
 
     def revision(self, kind: str) -> int:
         """Return how many appends have written, or removed, documents of a kind."""
+        ...
+
+    def kinds(self) -> list[str]:
+        """Return the kinds that documents have been written of, in order."""
+        ...
+
+    def restore_documents(self, documents: Iterable[Document], revisions: Mapping[str, int]) -> None:
+        """Add documents with the revisions they have, of kinds that were never written here; all or none.
+
+        A kind that is at the same revision and has the same documents is left alone. Raises `StorageError` for one
+        that has others.
+        """
         ...
 
     def dump(self, session_id: str) -> SessionDump:

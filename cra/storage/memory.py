@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from threading import Lock
 from typing import Any
@@ -636,7 +636,20 @@ class MemoryStorage:
     def revision(self, kind: str) -> int:
         return self._revisions.get(kind, 0)
 
+    def kinds(self) -> list[str]:
+        return sorted(self._revisions)
+
     # Moving to another store
+
+    def restore_documents(self, documents: Iterable[Document], revisions: Mapping[str, int]) -> None:
+        with self._shared.creating, self._everything():
+            added = _restored.new_kinds(
+                self.tenant, documents, revisions, lambda kind: (self.revision(kind), self.documents(kind))
+            )
+            self._documents = self._documents | {
+                kind: {one.name: one for one in those} for kind, those in added.items()
+            }
+            self._revisions = self._revisions | {kind: revisions[kind] for kind in added}
 
     def dump(self, session_id: str) -> SessionDump:
         log = self._log(session_id)

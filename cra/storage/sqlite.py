@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -293,6 +293,15 @@ class SQLiteStorage:
 
     def counters(self) -> Iterator[CounterRecord]:
         return move.counters(self._pool, self._tenant)
+
+    def kinds(self) -> list[str]:
+        return [
+            row[0] for row in self._read("SELECT kind FROM revisions WHERE tenant = ? ORDER BY kind", (self._tenant,))
+        ]
+
+    def restore_documents(self, documents: Iterable[Document], revisions: Mapping[str, int]) -> None:
+        given = list(documents)
+        self._pool.write(move.restore_documents(self._pool.new_tenant(self.tenant), self.tenant, given, revisions))
 
     def restore_counters(self, counters: Iterable[CounterRecord]) -> None:
         self._pool.write(move.restore_counters(self._pool.new_tenant(self.tenant), counters))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Any, Literal
 
@@ -122,6 +122,12 @@ class FaultyStorage:
 
     def restore(self, dump: SessionDump) -> None:
         self._write(self.inner.restore, dump)
+
+    def kinds(self) -> list[str]:
+        return self.inner.kinds()
+
+    def restore_documents(self, documents: Iterable[Document], revisions: Mapping[str, int]) -> None:
+        self._write(self.inner.restore_documents, documents, revisions)
 
     def restore_counters(self, counters: Iterable[CounterRecord]) -> None:
         self._write(self.inner.restore_counters, counters)
