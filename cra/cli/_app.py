@@ -25,6 +25,7 @@ COMMANDS: dict[str, str | None] = {
     "execute": None,
     "simulate": None,
     "approvals": "See what waits for a person, and decide.",
+    "storage": "Look after the store, and move what is in it to another.",
     "trace": "Show, verify, export and compare what was recorded.",
     "replay": None,
     "serve": None,

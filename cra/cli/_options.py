@@ -17,7 +17,7 @@ StorageOption = Annotated[
         "--storage",
         "-s",
         metavar="URL",
-        help="Where sessions are kept: sqlite:///PATH, or memory for this command only. "
+        help="Where sessions are kept: sqlite:///PATH, postgresql://HOST/DATABASE, or memory for this command only. "
         f"[env: CRA_STORAGE; default: {DEFAULT_STORAGE}]",
         show_default=False,
     ),

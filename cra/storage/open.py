@@ -31,6 +31,13 @@ def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -
     )
 
 
+def schema_version(store: Storage) -> int:
+    """Return the version of an open store's schema: that of this release, which opening it has brought it to."""
+    from pathlib import Path
+
+    return len(list((Path(__file__).parent / "migrations" / store.name).glob("[0-9]*.sql")))
+
+
 def _read(place: str) -> str:
     from pathlib import Path
 
