@@ -15,6 +15,7 @@ from cra.errors import ConfigInvalid, SessionNotFound, StaleHead, StorageError, 
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.sync import CRARuntime
 from cra.storage import _postgres_migrate
+from cra.storage._postgres_server import place_of
 from cra.storage._postgres_wire import escaped, unescaped
 from cra.storage.base import NO_CHANGE, Change, Storage
 from cra.storage.memory import MemoryStorage
@@ -209,7 +210,7 @@ def test_ids_that_nobody_can_have_are_not_found(store: PostgresStorage) -> None:
 
 
 def test_a_migration_that_is_killed_half_way_did_not_happen(server: postgres.Server, url: str) -> None:
-    place = _postgres_migrate.place_of(url, "cra")
+    place = place_of(url, "cra")
     with psycopg.connect(url, autocommit=True) as holder, psycopg.connect(url, autocommit=True) as victim:
         with holder.transaction():
             # Nobody sees the schema that is being made; who makes the same one waits for how this ends.
@@ -264,7 +265,7 @@ def test_a_later_migration_is_made_once_and_the_rest_goes_on(
 def drop_connections(server: postgres.Server, url: str) -> None:
     name = url.partition("@/")[2].partition("?")[0]
     server.execute(
-        server.url("postgres"), f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        server.url("postgres"), f"SELECT pg_terminate_backend(pid, 9999) FROM pg_stat_activity WHERE datname = '{name}'"
     )
 
 
