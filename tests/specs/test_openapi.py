@@ -1,11 +1,15 @@
 """The HTTP surface is a valid OpenAPI 3.1 document that speaks in the wire format's own schemas."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from openapi_spec_validator.readers import read_from_filename
+
+from specs.bundle import BUNDLE, bundle
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
 METHODS = {"get", "put", "post", "delete", "patch"}
@@ -42,6 +46,15 @@ def test_operation_ids_are_unique_and_every_error_is_a_problem(document: dict[st
     for path, method, operation in operations(document):
         if "x-permission" in operation:
             assert operation["responses"]["default"] == {"$ref": "#/components/responses/Problem"}, f"{method} {path}"
+
+
+def test_the_document_that_the_service_gives_is_this_one_with_the_schemas_in_it() -> None:
+    assert BUNDLE.read_bytes() == bundle(), "stale: run `python -m specs.bundle`"
+    value = json.loads(bundle())
+    assert [error.message for error in OpenAPIV31SpecValidator(value).iter_errors()] == []
+    references = re.findall(r'"\$ref":"([^"]+)"', bundle().decode())
+    assert references
+    assert [one for one in references if not one.startswith("#/")] == []
 
 
 def test_every_schema_of_the_wire_format_is_used(document: dict[str, Any]) -> None:
