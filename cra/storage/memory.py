@@ -5,13 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from threading import Lock
 from typing import Any
 
-from msgspec import structs
-
-from cra._core.chain import EventBatch, Ledger
-from cra._core.windows import BudgetWindow, RateWindow
+from cra._core.chain import EventBatch
 from cra.errors import (
     ApprovalNotFound,
     DuplicateRequest,
@@ -25,15 +21,15 @@ from cra.errors import (
 )
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage import _restored
+from cra.storage._counters import Counters
+from cra.storage._logs import Log, Shared, Staged, State, Stripe
 from cra.storage.base import (
     DEFAULT_TENANT,
     NO_CHANGE,
     ONE_ACTION,
-    SWEEP_MARGIN_US,
     ApprovalRecord,
     Change,
     Claim,
-    ClaimRefused,
     CounterRecord,
     Document,
     Head,
@@ -44,150 +40,7 @@ from cra.storage.base import (
     check_tenant,
 )
 
-_STRIPES = 64
 _GRANT = 1024
-_FEW_COUNTERS = 1024
-_ID_LENGTH = 36
-
-
-class _State:
-    """What a session that has been worked with keeps beside its events; an idle one has none."""
-
-    __slots__ = ("approvals", "budgets", "idempotency", "oldest", "requests", "resolutions")
-
-    def __init__(self) -> None:
-        self.requests: set[str] = set()
-        self.resolutions: dict[str, ResolutionRecord] = {}
-        self.idempotency: dict[str, IdempotencyRecord] = {}
-        self.approvals: list[str] = []
-        self.budgets: set[str] = set()
-        # The resolution that has to go when the next one comes.
-        self.oldest: str | None = None
-
-
-_BEGINNING = Head(0, GENESIS_HASH, 0)
-
-
-class _Log(Ledger):
-    """One session's events and state."""
-
-    __slots__ = ("record", "state", "stripe")
-
-    def __init__(self, record: SessionRecord, stripe: _Stripe, end: Head = _BEGINNING, actions: int = 0) -> None:
-        super().__init__(*end, actions)
-        self.record = record
-        self.stripe = stripe
-        self.state: _State | None = None
-
-    def session(self) -> SessionRecord:
-        return structs.replace(self.record, action_count=self.actions) if self.actions else self.record
-
-
-class _Stripe:
-    """What some of the sessions share: the lock for their logs, and room for `left` more events.
-
-    PERF: a lock for each session would be 88 bytes more, and a second one for the room 50 ns.
-    """
-
-    __slots__ = ("left", "lock")
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.left = 0
-
-
-class _Counter:
-    """A window and the lock under which it is taken from; one that was swept is dead, and nobody takes from it."""
-
-    __slots__ = ("dead", "lock", "window")
-
-    def __init__(self, claim: Claim | CounterRecord) -> None:
-        self.lock = Lock()
-        self.dead = False
-        self.window: RateWindow | BudgetWindow = (
-            RateWindow(claim.amount, claim.window_us) if claim.rate else BudgetWindow(claim.amount, claim.window_us)
-        )
-
-    def wait_us(self, cost: int, now_us: int) -> int:
-        window = self.window
-        return window.peek(now_us) if isinstance(window, RateWindow) else window.peek(cost, now_us)
-
-    def take(self, cost: int, now_us: int) -> None:
-        window = self.window
-        if isinstance(window, RateWindow):
-            window.take(now_us)
-        else:
-            window.take(cost, now_us)
-
-    def record(self, key: str) -> CounterRecord:
-        window = self.window
-        if isinstance(window, RateWindow):
-            calls = window.calls()
-            return CounterRecord(
-                key=key,
-                rate=True,
-                amount=window.max_calls,
-                window_us=window.window_us,
-                newest_us=calls[-1] if calls else 0,
-                calls_us=calls,
-            )
-        spent, since_us, newest_us = window.state()
-        return CounterRecord(
-            key=key,
-            rate=False,
-            amount=window.limit,
-            window_us=window.window_us,
-            newest_us=newest_us,
-            spent=spent,
-            since_us=since_us,
-        )
-
-    @classmethod
-    def of(cls, record: CounterRecord) -> _Counter:
-        """Return a counter that has counted what a record says."""
-        counter = cls(record)
-        for at_us in record.calls_us:
-            counter.take(1, at_us)
-        if record.spent and not record.rate:
-            later = record.spent > 1 and record.newest_us > record.since_us
-            counter.take(record.spent - later, record.since_us)
-            if later:
-                counter.take(1, record.newest_us)
-        return counter
-
-
-class _Shared:
-    """What the tenants of one store share: its bounds, its locks, and the list of them."""
-
-    def __init__(self, max_sessions: int, max_events: int, max_resolutions: int) -> None:
-        self.max_sessions = max_sessions
-        self.max_events = max_events
-        self.max_resolutions = max_resolutions
-        self.sessions = 0
-        self.creating = Lock()
-        self.room = Lock()
-        self.ungranted = max_events
-        self.stripes = tuple([_Stripe() for _ in range(_STRIPES)])
-        self.joining = Lock()
-        self.tenants: dict[str, MemoryStorage] = {}
-
-
-class _Staged:
-    """What an append does outside of its session, made before so that landing it is one step."""
-
-    __slots__ = ("documents", "new", "purged", "revisions")
-
-    def __init__(
-        self,
-        new: dict[str, _Log],
-        documents: dict[str, dict[str, Document]],
-        revisions: dict[str, int],
-        purged: dict[str, _Log],
-    ) -> None:
-        self.new = new
-        self.documents = documents
-        self.revisions = revisions
-        self.purged = purged
 
 
 class MemoryStorage:
@@ -204,24 +57,20 @@ class MemoryStorage:
 
         The bounds are those of all tenants together.
         """
-        self._join(_Shared(max_sessions, max_events, max_resolutions), DEFAULT_TENANT)
+        self._join(Shared(max_sessions, max_events, max_resolutions), DEFAULT_TENANT)
 
-    def _join(self, shared: _Shared, tenant: str) -> None:
+    def _join(self, shared: Shared, tenant: str) -> None:
         self.tenant = tenant
         self._shared = shared
-        self._logs: dict[str, _Log] = {}
-        self._counters: dict[str, _Counter] = {}
+        self._logs: dict[str, Log] = {}
+        self._counters = Counters()
         self._approvals: dict[str, ApprovalRecord] = {}
         # Replaced as a whole when one is written, so that readers need no lock.
         self._documents: dict[str, dict[str, Document]] = {}
         self._revisions: dict[str, int] = {}
         # Sessions whose removal has landed, until they are cleared away.
-        self._purged: dict[str, _Log] = {}
-        # Counters without a window that came from a dump, by the end of their keys.
-        self._restored: dict[str, set[str]] = {}
+        self._purged: dict[str, Log] = {}
         self._max_resolutions = shared.max_resolutions
-        self._sweeping = Lock()
-        self._sweep_at = _FEW_COUNTERS
         shared.tenants[tenant] = self
 
     # INVARIANT: locks are taken in this order: creating, room, the stripes' in theirs, counters' by key.
@@ -264,7 +113,7 @@ class MemoryStorage:
             self._make_room(stripe, count)
 
     def _misplaced(
-        self, log: _Log, session_id: str, expected_head: str, batch: EventBatch
+        self, log: Log, session_id: str, expected_head: str, batch: EventBatch
     ) -> StorageError | SessionError:
         if not batch.first_sequence:
             return SessionExists(f"session `{session_id}` exists already")
@@ -285,20 +134,20 @@ class MemoryStorage:
                         return
                 self._make_room(stripe, batch.count)
 
-    def _begun(self, session_id: str, expected_head: str, change: Change) -> _Log:
+    def _begun(self, session_id: str, expected_head: str, change: Change) -> Log:
         """Return an empty log for a new session."""
         if change.session is None or expected_head != GENESIS_HASH:
             raise SessionNotFound(f"session `{session_id}` does not exist")
         if session_id in self._logs:
             raise SessionExists(f"session `{session_id}` exists already")
-        return _Log(change.session, self._stripe())
+        return Log(change.session, self._stripe())
 
-    def _stripe(self) -> _Stripe:
+    def _stripe(self) -> Stripe:
         """Return the stripe of the next session; raises `StorageFull` when there may be no more."""
         held = self._shared.sessions
         if held >= self._shared.max_sessions:
             raise StorageFull(f"the store holds {held} sessions, its bound is {self._shared.max_sessions}")
-        return self._shared.stripes[held % _STRIPES]
+        return self._shared.stripes[held % len(self._shared.stripes)]
 
     def _administer(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
         """Append what touches more than its session; meanwhile nothing else lands."""
@@ -329,8 +178,8 @@ class MemoryStorage:
                 held.enter_context(stripe.lock)
             return held.pop_all()
 
-    def _stage(self, session_id: str, new: dict[str, _Log], change: Change) -> _Staged:
-        purged: dict[str, _Log] = {}
+    def _stage(self, session_id: str, new: dict[str, Log], change: Change) -> Staged:
+        purged: dict[str, Log] = {}
         for purge_id in change.purge:
             log = self._log(purge_id)
             if log.record.status != "ended" or purge_id == session_id:
@@ -345,7 +194,7 @@ class MemoryStorage:
                 documents[kind].pop(name, None)
             else:
                 documents[kind][name] = Document(kind, name, revisions[kind], body)
-        return _Staged(new, documents, revisions, purged)
+        return Staged(new, documents, revisions, purged)
 
     def _clear(self) -> None:
         """Clear away what was purged; done again when it was interrupted."""
@@ -357,14 +206,11 @@ class MemoryStorage:
             if log.state is not None:
                 for approval_id in log.state.approvals:
                     self._approvals.pop(approval_id, None)
-                for key in log.state.budgets:
-                    self._counters.pop(key, None)
-            for key in self._restored.pop(session_id, ()):
-                self._counters.pop(key, None)
+            self._counters.drop(session_id, log.state.budgets if log.state is not None else ())
             log.stripe.left += log.sequence
             del self._purged[session_id]
 
-    def _prepare(self, session_id: str, log: _Log, change: Change) -> None:
+    def _prepare(self, session_id: str, log: Log, change: Change) -> None:
         """Do everything that can still refuse a change: known ids, and claims, which are taken last."""
         request_id, resolution, claims, state = change.request_id, change.resolution, change.claims, log.state
         if state is not None and request_id is not None and request_id in state.requests:
@@ -377,17 +223,17 @@ class MemoryStorage:
             if request_id is None and resolution is None and change.approval is None and not claims:
                 if change.idempotency is None:
                     return
-            state = log.state = _State()
+            state = log.state = State()
         if resolution is not None and len(state.resolutions) >= self._max_resolutions:
             state.oldest = next(iter(state.resolutions))
         if claims:
-            self._take(claims, change.claims_at_us)
+            self._counters.take(claims, change.claims_at_us)
             for claim in claims:
                 # A budget without a window lasts as long as its session, whose id ends the key.
                 if not claim.window_us and claim.key.endswith(session_id):
                     state.budgets.add(claim.key)
 
-    def _land(self, log: _Log, batch: EventBatch, change: Change, staged: _Staged | None = None) -> None:
+    def _land(self, log: Log, batch: EventBatch, change: Change, staged: Staged | None = None) -> None:
         """Keep a batch and its change.
 
         INVARIANT: only operators, and one call of compiled code at the end: a signal handler, which may raise, runs
@@ -426,7 +272,7 @@ class MemoryStorage:
 
     # Room for events: a stripe is granted some at a time, and gives up what it has left when there is no more.
 
-    def _make_room(self, stripe: _Stripe, count: int) -> None:
+    def _make_room(self, stripe: Stripe, count: int) -> None:
         """Grant a stripe room for a batch; raises `StorageFull` when all of them together have too little."""
         shared = self._shared
         with shared.room:
@@ -444,83 +290,12 @@ class MemoryStorage:
             with stripe.lock:
                 stripe.left += grant
 
-    # Limits
-
-    def _take(self, claims: tuple[Claim, ...], now_us: int) -> None:
-        """Take all claims, or raise `ClaimRefused` and take none."""
-        if len(self._counters) > self._sweep_at:
-            self._sweep(now_us)
-        if len(claims) == 1 and self._take_one(claims[0], now_us):
-            return
-        while True:
-            # Locked in the order of their keys, so that two calls never wait for each other.
-            ordered = sorted(claims)
-            counters = [self._counter(claim) for claim in ordered]
-            if len(set(counters)) != len(counters):
-                raise ValueError("a change claims twice from one counter")
-            held: list[Lock] = []
-            try:
-                for counter in counters:
-                    counter.lock.acquire()
-                    held.append(counter.lock)
-                if any(counter.dead for counter in counters):
-                    # Swept since it was looked up: a new one has taken, or takes, its place.
-                    continue
-                for claim, counter in zip(ordered, counters, strict=True):
-                    wait_us = counter.wait_us(claim.cost, now_us)
-                    if wait_us:
-                        raise ClaimRefused(claim, wait_us)
-                for claim, counter in zip(ordered, counters, strict=True):
-                    counter.take(claim.cost, now_us)
-                return
-            finally:
-                for lock in held:
-                    lock.release()
-
-    def _take_one(self, claim: Claim, now_us: int) -> bool:
-        """Take a claim; False when its counter was swept meanwhile."""
-        counter = self._counter(claim)
-        with counter.lock:
-            if counter.dead:
-                return False
-            wait_us = counter.wait_us(claim.cost, now_us)
-            if wait_us:
-                raise ClaimRefused(claim, wait_us)
-            counter.take(claim.cost, now_us)
-            return True
-
-    def _counter(self, claim: Claim) -> _Counter:
-        counter = self._counters.get(claim.key)
-        return counter if counter is not None else self._counters.setdefault(claim.key, _Counter(claim))
-
-    def _sweep(self, now_us: int) -> None:
-        """Drop the counters that count nothing any more; asked for each time their number has doubled."""
-        if not self._sweeping.acquire(blocking=False):
-            return
-        try:
-            for key, counter in list(self._counters.items()):
-                with counter.lock:
-                    if counter.window.window_us and not counter.window.used(max(0, now_us - SWEEP_MARGIN_US)):
-                        counter.dead = True
-                        self._counters.pop(key, None)
-            self._sweep_at = max(_FEW_COUNTERS, 2 * len(self._counters))
-        finally:
-            self._sweeping.release()
-
-    def peek(self, claims: list[Claim], now_us: int) -> list[int]:
-        counters = self._counters
-        waits = []
-        for claim in claims:
-            counter = counters.get(claim.key)
-            if counter is None:
-                waits.append(-1 if claim.cost > claim.amount else 0)
-            else:
-                waits.append(counter.wait_us(claim.cost, now_us))
-        return waits
-
     # Reading
 
-    def _log(self, session_id: str) -> _Log:
+    def peek(self, claims: list[Claim], now_us: int) -> list[int]:
+        return self._counters.peek(claims, now_us)
+
+    def _log(self, session_id: str) -> Log:
         log = self._logs.get(session_id)
         if log is None:
             raise SessionNotFound(f"session `{session_id}` does not exist")
@@ -654,7 +429,7 @@ class MemoryStorage:
     def dump(self, session_id: str) -> SessionDump:
         log = self._log(session_id)
         with log.stripe.lock:
-            state = log.state or _State()
+            state = log.state or State()
             lines: list[Any] = log.pieces[1::2]
             approvals = [self._approvals.get(approval_id) for approval_id in state.approvals]
             return SessionDump(
@@ -674,10 +449,10 @@ class MemoryStorage:
             for record in dump.approvals:
                 if record.approval_id in self._approvals:
                     raise StorageError(f"approval `{record.approval_id}` exists already")
-            log = _Log(dump.record, self._stripe(), restored.head, dump.record.action_count)
+            log = Log(dump.record, self._stripe(), restored.head, dump.record.action_count)
             for piece in restored.pieces:
                 log.pieces.extend(piece)
-            state = log.state = _State()
+            state = log.state = State()
             state.requests = set(dump.requests)
             kept = dump.resolutions[-self._max_resolutions :]
             state.resolutions = {record.resolution_id: record for record in kept}
@@ -695,25 +470,10 @@ class MemoryStorage:
                 self._make_room(log.stripe, log.sequence)
 
     def counters(self) -> Iterator[CounterRecord]:
-        for key, counter in list(self._counters.items()):
-            with counter.lock:
-                record = counter.record(key)
-            yield record
+        return self._counters.records()
 
     def restore_counters(self, counters: Iterable[CounterRecord]) -> None:
-        for record in counters:
-            if not record.window_us:
-                self._restored.setdefault(record.key[-_ID_LENGTH:], set()).add(record.key)
-            while True:
-                known = self._counters.get(record.key)
-                if known is None:
-                    if self._counters.setdefault(record.key, made := _Counter.of(record)) is made:
-                        break
-                    continue
-                with known.lock:
-                    if not known.dead:
-                        known.window = _Counter.of(_restored.stricter(known.record(record.key), record)).window
-                        break
+        self._counters.restore(counters)
 
     def probe(self) -> None:
         shared = self._shared

@@ -9,7 +9,7 @@ import pytest
 
 from cra._core.chain import Ledger
 from cra.errors import StorageFull
-from cra.storage import memory
+from cra.storage import _counters
 from cra.storage.base import Change, ClaimRefused, Storage
 from cra.storage.memory import MemoryStorage
 from cra.testing.storage import StorageContract
@@ -91,7 +91,7 @@ def test_only_the_newest_resolutions_are_kept() -> None:
 
 
 def test_counters_whose_windows_are_over_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_FEW_COUNTERS", 16)
+    monkeypatch.setattr(_counters, "_FEW_COUNTERS", 16)
     store = MemoryStorage()
     writer = Writer(store)
     key = f"s|{writer.session_id}"
@@ -99,12 +99,12 @@ def test_counters_whose_windows_are_over_are_dropped(monkeypatch: pytest.MonkeyP
     for number in range(300):
         now_us = START_US + number * 10 * SECOND
         writer.append(taking(rate(f"r{number}", window_us=30 * SECOND), budget(5, f"b{number}"), at_us=now_us))
-    assert len(store._counters) < 40
+    assert len(store._counters.by_key) < 40
     assert store.peek([budget(100, key, window_us=0)], now_us) == [-1]
 
 
 def test_threads_meet_the_sweep_and_keep_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_FEW_COUNTERS", 0)
+    monkeypatch.setattr(_counters, "_FEW_COUNTERS", 0)
     store, barrier = MemoryStorage(), Barrier(8)
 
     def work(number: int) -> list[bool]:
@@ -129,18 +129,18 @@ def test_threads_meet_the_sweep_and_keep_the_limits(monkeypatch: pytest.MonkeyPa
 def test_nobody_takes_from_a_counter_that_was_swept(claims, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStorage()
     writer = Writer(store)
-    find, found = store._counter, []
+    find, found = store._counters._counter, []
 
     def found_too_late(claim):
         counter = find(claim)
         if len(found) < len(claims):
             # The sweep comes between looking it up and locking it.
             counter.dead = True
-            store._counters.pop(claim.key)
+            store._counters.by_key.pop(claim.key)
         found.append(counter)
         return counter
 
-    monkeypatch.setattr(store, "_counter", found_too_late)
+    monkeypatch.setattr(store._counters, "_counter", found_too_late)
     writer.append(taking(*claims))
     with pytest.raises(ClaimRefused):
         store.append(writer.session_id, writer.chain.head, writer.batch(), taking(*claims))
