@@ -63,6 +63,14 @@ async def gets_in(doorman: Authenticator, token: bytes) -> bool:
     return True
 
 
+async def settled(doorman: Authenticator) -> None:
+    """Wait for what is fetched in the background."""
+    assert doorman._tokens is not None
+    for _, source in doorman._tokens._issuers.values():
+        if source._flight is not None:
+            await source._flight
+
+
 def with_keys(server: KeyServer, test: Callable[[Authenticator, Clocks], Awaitable[None]], **more: Any) -> None:
     clocks = Clocks()
     doorman = authenticator(clocks=clocks, auth=settings(jwks_uri=f"{server.url}/jwks", **more))
@@ -86,6 +94,7 @@ def test_keys_are_fetched_once_and_again_when_their_time_is_over(server: KeyServ
         assert len(server.asked) == 1
         clocks.elapsed_s += 1
         assert await gets_in(doorman, BY_ONE)
+        await settled(doorman)
         assert len(server.asked) == 2
 
     with_keys(server, test)
@@ -140,7 +149,7 @@ def test_a_key_of_the_same_name_that_is_another_counts_as_another(server: KeySer
     async def test(doorman: Authenticator, clocks: Clocks) -> None:
         assert await gets_in(doorman, BY_ONE)
         server.gives("/jwks", other)
-        clocks.elapsed_s += 300
+        clocks.elapsed_s += 600
         assert not await gets_in(doorman, BY_ONE)
         assert await gets_in(doorman, sign(TWO, claims(), {"kid": "one"}))
 
@@ -155,12 +164,14 @@ def test_while_keys_cannot_be_fetched_the_last_ones_serve_and_then_nobody_gets_i
         server.gives("/jwks", b"", status=500)
         clocks.elapsed_s += 300
         assert await gets_in(doorman, BY_ONE)
+        await settled(doorman)
         asked = len(server.asked)
         for _ in range(10):
             assert await gets_in(doorman, BY_ONE)
         assert len(server.asked) == asked  # not for every call
         clocks.elapsed_s += 599
         assert await gets_in(doorman, BY_ONE)
+        await settled(doorman)
         clocks.elapsed_s += 1
         assert not await gets_in(doorman, BY_ONE)
         server.gives("/jwks", public(ONE))
@@ -168,6 +179,27 @@ def test_while_keys_cannot_be_fetched_the_last_ones_serve_and_then_nobody_gets_i
         assert await gets_in(doorman, BY_ONE)
 
     with_keys(server, test, jwks_stale_seconds=600)
+
+
+def test_while_an_issuer_does_not_answer_no_call_waits_for_it(server: KeyServer) -> None:
+    server.gives("/jwks", public(ONE))
+    release = threading.Event()
+
+    def hang(request: BaseHTTPRequestHandler) -> None:
+        release.wait(10)
+        request.send_error(503)
+
+    async def test(doorman: Authenticator, clocks: Clocks) -> None:
+        assert await gets_in(doorman, BY_ONE)
+        server.routes["/jwks"] = hang
+        clocks.elapsed_s += 300
+        for _ in range(20):
+            assert await gets_in(doorman, BY_ONE)
+        release.set()
+        await settled(doorman)
+        assert len(server.asked) == 2
+
+    with_keys(server, test)
 
 
 def test_an_issuer_that_was_never_reached_lets_nobody_in(server: KeyServer) -> None:
@@ -293,6 +325,7 @@ def test_the_keys_of_an_issuer_are_found_by_its_name(server: KeyServer) -> None:
         assert server.asked == [f"/realms/acme{WELL_KNOWN}", "/certs"]
         clocks.elapsed_s += 300
         assert await gets_in(doorman, token)
+        await settled(doorman)
         assert server.asked[2:] == ["/certs"]
         # The keys have moved: the configuration is asked for again.
         del server.routes["/certs"]
@@ -301,6 +334,7 @@ def test_the_keys_of_an_issuer_are_found_by_its_name(server: KeyServer) -> None:
         for _ in range(2):
             clocks.elapsed_s += 300
             assert await gets_in(doorman, token)
+            await settled(doorman)
         assert server.asked[-1] == "/moved"
 
     asyncio.run(run())

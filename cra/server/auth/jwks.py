@@ -114,6 +114,7 @@ class KeySource:
         self.generation = 0
         self._good_at = float("-inf")
         self._tried_at = float("-inf")
+        self._failed = False
         self._uri: str | None = None
         self._flight: asyncio.Task[None] | None = None
         self._secret: VerifyKey | None = None
@@ -129,6 +130,10 @@ class KeySource:
         """Whether there is one secret and nothing to look up."""
         return self._secret is not None
 
+    @property
+    def _flying(self) -> bool:
+        return self._flight is not None and not self._flight.done()
+
     async def key(self, kid: str | None) -> VerifyKey | None:
         """Return the key of that id, None when there is none now."""
         if self._secret is not None:
@@ -137,47 +142,61 @@ class KeySource:
             return None
         await self.renew()
         found = self._keys.get(kid)
-        if found is None and self._monotonic() - self._tried_at >= self._settings.jwks_refresh_seconds:
+        # A new key may be in what is being fetched just now.
+        due = self._monotonic() - self._tried_at >= self._settings.jwks_refresh_seconds
+        if found is None and (due or self._flying):
             await self._fetch()
             found = self._keys.get(kid)
         return found
 
     async def renew(self) -> None:
-        """Fetch the keys when they are due, and drop them when they are too old."""
-        settings = self._settings
-        age = self._monotonic() - self._good_at
+        """Have the keys fetched when they are due, and drop them when they are too old.
+
+        A call waits for that only where it has to: with steady traffic, and while an issuer is away, the last good
+        keys serve meanwhile.
+        """
+        settings, now = self._settings, self._monotonic()
+        age = now - self._good_at
         if self._secret is not None or age < settings.jwks_ttl_seconds:
             return
-        if self._monotonic() - self._tried_at >= min(settings.jwks_refresh_seconds, settings.jwks_ttl_seconds):
-            await self._fetch()
-            age = self._monotonic() - self._good_at
-        if self._keys and age >= settings.jwks_ttl_seconds + settings.jwks_stale_seconds:
+        latest = settings.jwks_ttl_seconds + settings.jwks_stale_seconds
+        if self._flying or now - self._tried_at >= min(settings.jwks_refresh_seconds, settings.jwks_ttl_seconds):
+            idle = age >= 2 * settings.jwks_ttl_seconds and not self._failed
+            if not self._keys or idle or age >= latest:
+                await self._fetch()
+            else:
+                self._begin()
+        if self._keys and self._monotonic() - self._good_at >= latest:
             self._keys = {}
             self.generation += 1
             _log.error("issuer `%s`: the last good keys are too old, so nobody gets in by it", settings.issuer)
 
     async def _fetch(self) -> None:
+        await asyncio.shield(self._begin())
+
+    def _begin(self) -> asyncio.Task[None]:
         # One fetch at a time, however many tokens wait for it; who gives up waiting does not end it.
         if self._flight is None or self._flight.done():
             self._flight = asyncio.get_running_loop().create_task(self._renew())
-        await asyncio.shield(self._flight)
+            self._tried_at = self._monotonic()
+        return self._flight
 
     async def _renew(self) -> None:
-        self._tried_at = self._monotonic()
+        began = self._monotonic()
         try:
             found = await asyncio.to_thread(self._load)
         except CRAError as error:
             _log.warning("issuer `%s`: keys cannot be fetched: %s", self._settings.issuer, error.message)
-            self._uri = None
+            self._uri, self._failed = None, True
             return
         except Exception:
             # INVARIANT: whatever an issuer answers, its tokens are refused and no call fails by it.
             _log.exception("issuer `%s`: keys cannot be read", self._settings.issuer)
+            self._failed = True
             return
-        self._good_at = self._tried_at
+        self._good_at, self._failed = began, False
         old, self._keys = self._keys, found
-        same = {kid: key.key.thumbprint() for kid, key in old.items()}
-        if same != {kid: key.key.thumbprint() for kid, key in found.items()}:
+        if _names(old) != _names(found):
             self.generation += 1
 
     def _load(self) -> dict[str, VerifyKey]:
@@ -189,6 +208,11 @@ class KeySource:
         # Asked for again only when it no longer leads to keys.
         self._uri = uri
         return found
+
+
+def _names(keys: Mapping[str, VerifyKey]) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return what tells two sets of keys apart."""
+    return {kid: (key.key.thumbprint(), key.algorithms) for kid, key in keys.items()}
 
 
 def _symmetric(settings: IssuerSettings, secret: Secret) -> VerifyKey:
