@@ -16,6 +16,7 @@ import pytest
 from cra._core.chain import verify
 from cra.storage.base import Storage
 from cra.storage.memory import MemoryStorage
+from cra.storage.open import open_storage
 from cra.storage.sqlite import SQLiteStorage
 from cra.testing.clock import FixedClock, SeededIds
 from tests.doors import doors
@@ -69,19 +70,19 @@ def _open(kind: str, folders: pytest.TempPathFactory, stack: ExitStack) -> Stora
     elif kind == "sqlite":
         store = SQLiteStorage(folders.mktemp("doors") / "cra.db", durability="batched")
     else:
-        store = _postgres()
+        store = open_storage(_database(), max_sessions=1, max_events=1)
     stack.callback(store.close)
     return store
 
 
-def _postgres() -> Storage:
+def _database() -> str:
+    """Return the URL of an empty PostgreSQL database."""
     pytest.importorskip("psycopg")
-    helper = pytest.importorskip("cra.testing.postgres")
-    from cra.storage.postgres import PostgresStorage
+    from cra.testing import postgres
 
-    if os.environ.get(helper.WITHOUT):
+    if os.environ.get(postgres.WITHOUT):
         pytest.skip("asked to do without PostgreSQL")
-    return PostgresStorage(helper.server().database())
+    return postgres.server().database()
 
 
 def opened(name: str, service: doors.Service, world: World, store: Storage) -> AbstractContextManager[Door]:
@@ -228,3 +229,36 @@ def test_a_trace_verifies_and_goes_on_after_it_has_moved_to_another_store(
             more.append([door.resolve(record.session_id, asked), door.trace(record.session_id)])
     assert more[0] == more[1] == more[2]
     assert more[0][1].startswith(trace)
+
+
+@pytest.mark.parametrize("kind", STORES[1:])
+def test_everything_that_was_asked_verifies_after_export_and_import(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("typer")
+    from cra.cli import main
+
+    place = f"sqlite:///{tmp_path}/origin.db?durability=batched"
+    origin = open_storage(place, max_sessions=1, max_events=1)
+    traces: dict[tuple[str, str], bytes] = {}
+    for number, script in enumerate(FEW):
+        tenant = f"world-{number}"
+        world = World.of(script)
+        with doors.embedded(world, origin.of_tenant(tenant)) as door:
+            check(script, drive(world, door), None)
+        for record in origin.of_tenant(tenant).sessions():
+            traces[tenant, record.session_id] = origin.of_tenant(tenant).events(record.session_id)
+    origin.close()
+    target = f"sqlite:///{tmp_path}/target.db" if kind == "sqlite" else _database()
+    assert main(["storage", "export", "-o", f"{tmp_path}/all.jsonl", "--storage", place]) == 0
+    assert main(["storage", "import", f"{tmp_path}/all.jsonl", "--storage", target]) == 0
+    capfd.readouterr()
+    moved = open_storage(target, max_sessions=1, max_events=1)
+    try:
+        assert set(moved.tenants()) == {tenant for tenant, _ in traces}
+        for (tenant, session_id), trace in traces.items():
+            assert moved.of_tenant(tenant).events(session_id) == trace
+            assert verify(trace).ok
+    finally:
+        moved.close()
+    assert len(traces) > len(FEW)
