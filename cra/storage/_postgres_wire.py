@@ -102,14 +102,14 @@ def run(connection: Connection[Any], statement: Statement, values: tuple[Value, 
 
 
 def alive(connection: Connection[Any]) -> bool:
-    """Say whether a connection that nobody uses is as it was left; one that the server has ended is not."""
-    pgconn = connection.pgconn
+    """Say whether a connection that nobody uses is as it was left.
+
+    A server says nothing unasked but that it ends, or that it was configured anew; both are reasons for a new one.
+    """
     try:
-        if _readable(pgconn.socket, 0):
-            pgconn.consume_input()
+        return not connection.closed and not _readable(connection.pgconn.socket, 0)
     except Exception:
         return False
-    return not pgconn.status
 
 
 def _answer(pgconn: PGconn, until: float) -> PGresult:

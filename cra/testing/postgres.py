@@ -101,16 +101,18 @@ class Server:
 
         self._settings |= settings
         words = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        self._process = self._popen("postgres", "-D", "data", "-k", str(self.folder), *words, log="server.log")
         until = time.monotonic() + _STARTS_WITHIN_S
         while True:
+            if self._process is None or self._process.poll() is not None:
+                # Again, too: a postmaster that was killed leaves its children, who take a moment to notice.
+                self._process = self._popen("postgres", "-D", "data", "-k", str(self.folder), *words, log="server.log")
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=5).close()
             except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > until:
+                if time.monotonic() > until:
                     log = (self.folder / "server.log").read_text(errors="replace")
                     raise RuntimeError(f"postgres did not start: {log[-1000:]}") from None
-                time.sleep(0.02)
+                time.sleep(0.05)
             else:
                 return
 
