@@ -21,14 +21,21 @@ class Row(NamedTuple):
     timing: Timing | None = None
 
 
+HEADS = ("p50", "p99", "quiet", "block", "ratio")
+
+
 class Section(NamedTuple):
-    """Rows that belong together; `key` stays, for ceilings and for comparing runs."""
+    """Rows that belong together; `key` stays, for ceilings and for comparing runs.
+
+    `heads` are the words over a row's value, p99, quiet, block and ratio, where they are something else than that.
+    """
 
     key: str
     title: str
     rows: list[Row]
     unit: str = "us"
     note: str = ""
+    heads: tuple[str, ...] = HEADS
 
     def row(self, name: str) -> Row:
         """Return a row by its name."""
@@ -79,20 +86,25 @@ def number(value: float | None) -> str:
     return f"{value:.2f}" if value >= 0.1 or not value else f"{value:.2g}"
 
 
-_HEADS = ("p50", "p99", "quiet", "block", "ratio")
+def _figures(row: Row) -> tuple[float | None, ...]:
+    return row.value, row.p99, row.quiet, row.block, row.ratio
+
+
+def _names(section: Section) -> tuple[str, ...]:
+    return ("value", *HEADS[1:]) if section.heads == HEADS else section.heads
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    return tuple(number(value) for value in (row.value, row.p99, row.quiet, row.block, row.ratio))
+    return tuple(map(number, _figures(row)))
 
 
 def text(section: Section) -> str:
     """Return a section for a terminal."""
     width = max(58, *(len(row.name) for row in section.rows)) + 2
-    lines = ["", f"{section.title:<{width}}" + "".join(f"{head:>9}" for head in _HEADS) + f"  {section.unit}"]
+    lines = ["", f"{section.title:<{width}}" + "".join(f"{head:>10}" for head in section.heads) + f"  {section.unit}"]
     for row in section.rows:
         mark = "* " if row.ours else "  "
-        lines.append(f"{mark + row.name:<{width}}" + "".join(f"{cell:>9}" for cell in _cells(row)))
+        lines.append(f"{mark + row.name:<{width}}" + "".join(f"{cell:>10}" for cell in _cells(row)))
     return "\n".join(lines)
 
 
@@ -101,7 +113,7 @@ def markdown(section: Section) -> str:
     lines = [f"### {section.title}", ""]
     if section.note:
         lines += [section.note, ""]
-    lines += [f"| {section.unit} | " + " | ".join(_HEADS) + " |", "| --- |" + " --: |" * len(_HEADS)]
+    lines += [f"| {section.unit} | " + " | ".join(section.heads) + " |", "| --- |" + " --: |" * len(HEADS)]
     for row in section.rows:
         name = f"**{row.name}**" if row.ours else row.name
         lines.append(f"| {name} | " + " | ".join(_cells(row)) + " |")
@@ -117,7 +129,9 @@ def as_json(section: Section) -> dict[str, Any]:
         "note": section.note,
         "rows": [
             {
-                **{name: getattr(row, name) for name in ("name", "ours", "value", "p99", "quiet", "block", "ratio")},
+                "name": row.name,
+                "ours": row.ours,
+                **dict(zip(_names(section), _figures(row), strict=True)),
                 **({"calls": row.timing.calls, "rounds": row.timing.rounds} if row.timing else {}),
             }
             for row in section.rows

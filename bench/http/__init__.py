@@ -1,0 +1,1 @@
+"""The service over HTTP, measured beside an echo on the same stack."""
