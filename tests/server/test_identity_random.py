@@ -596,6 +596,22 @@ def test_twenty_tenants_see_what_the_model_says_and_nothing_of_each_other(kind: 
 
 
 @pytest.mark.slow
+def test_twenty_tenants_see_nothing_of_each_other_on_postgresql(seed: int) -> None:
+    pytest.importorskip("psycopg")
+    from cra.storage.open import open_storage
+    from cra.testing.postgres import Server, programs
+
+    if programs() is None:
+        pytest.skip("there is no PostgreSQL here")
+    server = Server()
+    try:
+        server.start()
+        play(open_storage(server.database(), max_sessions=1_000_000, max_events=100_000_000), seed, 5000)
+    finally:
+        server.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_a_hundred_thousand_operations_leak_nothing(kind: str, tmp_path: Path, seed: int) -> None:
     store = memory() if kind == "memory" else _sqlite(tmp_path)
