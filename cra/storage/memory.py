@@ -63,6 +63,8 @@ class MemoryStorage:
         self.tenant = tenant
         self._shared = shared
         self._logs: dict[str, Log] = {}
+        # Those of them that have ended.
+        self._ended: dict[str, Log] = {}
         self._counters = Counters()
         self._approvals: dict[str, ApprovalRecord] = {}
         # Replaced as a whole when one is written, so that readers need no lock.
@@ -199,6 +201,7 @@ class MemoryStorage:
     def _clear(self) -> None:
         """Clear away what was purged; done again when it was interrupted."""
         for session_id, log in self._purged.copy().items():
+            self._ended.pop(session_id, None)
             if self._logs.pop(session_id, None) is not None:
                 self._shared.sessions -= 1
             # Whoever still holds this log finds no head to append to.
@@ -246,6 +249,8 @@ class MemoryStorage:
             approval = change.approval
             if change.session is not None:
                 log.record = change.session
+                if change.session.status == "ended":
+                    self._ended[change.session.session_id] = log
             if state is not None:
                 if request_id is not None:
                     state.requests |= {request_id}
@@ -386,8 +391,7 @@ class MemoryStorage:
         return found
 
     def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
-        records = [log.session() for log in list(self._logs.values()) if log.record.status == "ended"]
-        found = sorted(records, key=_ending)
+        found = sorted([log.session() for log in list(self._ended.values())], key=_ending)
         if after is not None:
             last = self._log(after).record
             if last.status != "ended":
@@ -398,7 +402,7 @@ class MemoryStorage:
         return found[: max(0, limit)]
 
     def ended_count(self) -> int:
-        return sum(log.record.status == "ended" for log in list(self._logs.values()))
+        return len(self._ended)
 
     # Documents
 
@@ -465,6 +469,8 @@ class MemoryStorage:
                         log.stripe.left -= log.sequence
                         self._approvals |= approvals
                         self._logs[session_id] = log
+                        if log.record.status == "ended":
+                            self._ended[session_id] = log
                         shared.sessions += 1
                         return
                 self._make_room(log.stripe, log.sequence)
