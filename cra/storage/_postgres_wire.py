@@ -62,7 +62,7 @@ def unescaped(text: str) -> str:
 def run(connection: Connection[Any], statement: Statement, values: tuple[Value, ...], timeout_s: float) -> list[Row]:
     """Return the rows of a statement; raises `Refused`, or `Lost` when the answer is not there in time.
 
-    PERF: 210 us for an append that a cursor takes 340 us for, of which the disk has 190.
+    PERF: 225 us for an append that takes 361 us through a cursor; the disk alone takes 214 us of both.
     """
     pgconn, until = connection.pgconn, time.monotonic() + timeout_s
     prepared: set[bytes] = connection.__dict__.setdefault("_cra_prepared", set())
