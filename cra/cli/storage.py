@@ -188,7 +188,7 @@ def import_(
     \b
     Examples:
       cra storage import cra.jsonl --storage postgresql://cra@db.internal/cra
-      zstd -dc acme.jsonl.zst | cra storage import - --tenant acme
+      cra storage import cra.jsonl --tenant acme
     """
     from cra.storage.transfer import import_ as take
 
