@@ -147,12 +147,12 @@ def test_a_server_that_loses_what_it_acknowledged_is_refused_unless_the_url_says
 
 
 def test_a_database_that_takes_no_writes_is_refused(server: postgres.Server, url: str) -> None:
-    store = PostgresStorage(url)
+    store = PostgresStorage(url, lock_seconds=1)
     writer = Writer(store)
     name = url.partition("@/")[2].partition("?")[0]
     server.execute(url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with pytest.raises(StorageError, match="read-only"):
-        PostgresStorage(url)
+        PostgresStorage(url, lock_seconds=1)
     # One that becomes so while it is used, as after a failover.
     drop_connections(server, url)
     with pytest.raises(StorageError):
