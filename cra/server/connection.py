@@ -129,13 +129,29 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # PERF: what cannot be worked on is refused before anything is read of it, at a tenth of what a call costs.
         service = self.service
-        if len(self.tasks) - service.streams.active >= service.most_tasks and not service.is_urgent(
+        if service.calls - service.streams.active >= service.most_calls and not service.is_urgent(
             cycle.scope["raw_path"]
         ):
-            app = service.refuse
+            # PERF: what cannot be worked on is refused before anything is read of it, and its caller is not read again
+            # for a moment: three times overloaded, refusing at once whoever comes back at once left room for a tenth
+            # of the calls.
+            if service.refuse(cycle):
+                self.flow.pause_reading()
+                service.held.append(self)
+                return
+            app = service.refuse_slowly
+        else:
+            # INVARIANT: counted as long as it is worked on. uvicorn's own set of tasks has them a turn of the loop
+            # longer, and those that refuse as well, so that one refusal was the reason for the next.
+            service.calls += 1
+            app = service.counted
         super()._start_asgi_task(cycle, app)
+
+    def go_on(self) -> None:
+        """Read again from a caller who was refused."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def shutdown(self) -> None:
         """Finish what was begun and take nothing more."""

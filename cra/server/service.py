@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from itertools import count
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cra.errors import (
     CallTimeout,
@@ -26,7 +26,7 @@ from cra.errors import (
 )
 from cra.server.access import AccessLog
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
-from cra.server.connection import Heads, write_whole
+from cra.server.connection import Connection, Heads, write_whole
 from cra.server.deadlines import Deadlines
 from cra.server.identity import Identity
 from cra.server.limits import Gate
@@ -36,6 +36,9 @@ from cra.server.problems import problem_of, unexpected
 from cra.server.routes import Route, RouteTable
 from cra.server.settings import ServiceSettings
 from cra.server.tenancy import Tenancy
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,11 +84,16 @@ class Service:
         self.table = RouteTable()
         self.gate = Gate(settings.max_concurrency, settings.max_queue)
         self.streams = Gate(settings.max_streams, 0)
-        self.most_tasks = settings.max_concurrency + settings.max_queue
+        self.most_calls = settings.max_concurrency + settings.max_queue
+        # The calls that are begun and not over, streams among them.
+        self.calls = 0
+        # Connections whose callers were refused and are not read from until the next sweep.
+        self.held: list[Connection] = []
         self.deadlines = Deadlines()
         self.heads = Heads(settings.header_timeout_seconds)
         self.deadlines.also(self.heads.sweep)
         self.deadlines.also(metrics.flush)
+        self.deadlines.also(self._release)
         self.access = AccessLog() if settings.access_log == "json" else None
         self.closing = False
         # What waits for something else and has to know when the service closes.
@@ -97,6 +105,11 @@ class Service:
         self._always = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), *more)
         # The lines that an answer of a media type begins with.
         self._heads_of: dict[str, bytes] = {}
+        # The refusal, but for the request's id.
+        problem = problem_of(no_room(), "%b")
+        lines = (*self._always, *problem.headers, (b"content-type", problem.media.encode()))
+        self._no_room_head = b"".join([b"%b: %b\r\n" % line for line in lines])
+        self._no_room = problem.body
         self._body_seconds = float(settings.body_timeout_seconds)
         self._work_seconds = float(settings.request_timeout_seconds)
 
@@ -197,11 +210,35 @@ class Service:
         if transport is not None:
             transport.abort()
 
-    async def refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that there is no room for, without looking at it."""
+    async def counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request that was counted in `calls` when it began."""
+        try:
+            await self(scope, receive, send)
+        finally:
+            self.calls -= 1
+
+    def refuse(self, cycle: RequestResponseCycle) -> bool:
+        """Answer a request that there is no room for, without looking at it; False when that cannot be done at once."""
+        if cycle.scope["method"] == "HEAD":
+            return False
+        request_id = self.new_id().encode()
+        body = self._no_room % request_id
+        rest = b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (self._no_room_head, request_id, len(body))
+        done = write_whole(cycle.send, 503, rest, body)
+        if done:
+            self.metrics.request("none", "other", 503, "_none", 0.0)
+        return done
+
+    async def refuse_slowly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do as `refuse`, waiting for a reader who does not take what was sent before."""
         request_id = self.new_id()
         await self._send(request_id, problem_of(no_room(), request_id), send)
         self.metrics.request("none", "other", 503, "_none", 0.0)
+
+    def _release(self, now: float) -> None:
+        held, self.held = self.held, []
+        for connection in held:
+            connection.go_on()
 
     async def admit(self, call: Call) -> Response | None:
         """Find a call's route and who makes it, or raise why it is not taken; an answer there already is returned."""
