@@ -3,7 +3,7 @@
 usage: python -m bench [--quick] [--only NAME ...] [--check] [--publish]
 
 --quick    smaller sizes and fewer rounds: a minute, and rougher figures; nothing is written
---only     only these groups of rows; nothing is written, but for `--only http`, which measures the service
+--only     only these groups of rows; nothing is written, but for `--only http stores`: the service
 --check    exit with 1 when a promise is missed
 --publish  also put the promises into docs/performance.md
 """
@@ -72,9 +72,10 @@ GROUPS: dict[str, Callable[[Effort], list[Section]]] = {
     "wheel": startup.wheel,
     "slopes": slopes.slopes,
     "http": http.http,
+    "stores": slopes.stores,
 }
 # What has a run of its own, with a table and promises of its own.
-SERVICE = ["http"]
+SERVICE = ("http", "stores")
 SERVICE_PACKAGES = ["starlette", "uvicorn", "uvloop", "httptools", "msgspec", "apsw", "psycopg"]
 
 
@@ -86,7 +87,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is missed")
     parser.add_argument("--publish", action="store_true", help="also put the promises into docs/performance.md")
     options = parser.parse_args()
-    service = options.only == SERVICE
+    service = set(options.only or ()) == set(SERVICE)
     found = machine.describe(SERVICE_PACKAGES if service else PACKAGES)
     if not found["core"].startswith("release"):
         print(f"the core is compiled as {found['core'].partition(',')[0]}: build the release flavour first")
@@ -100,7 +101,7 @@ def main() -> int:
         for section in GROUPS[name](QUICK if options.quick else FULL):
             print(table.text(section), flush=True)
             sections.append(section)
-    kept = promises.judge(sections, promises.SERVICE if service else promises.CEILINGS)
+    kept = promises.judge(sections, promises.SERVICE if set(options.only or ()) & set(SERVICE) else promises.CEILINGS)
     measured = [promise for promise in kept if promise.verdict != "not measured"]
     print(f"\n{promises.text(kept if not options.only else measured)}")
     took = f"{time.monotonic() - begun:.0f} s"
@@ -143,7 +144,7 @@ def _write(
         "sections": [table.as_json(section) for section in sections],
     }
     place.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    command = "make bench ARGS='--only http'" if more else "make bench"
+    command = "make bench ARGS='--only http stores'" if more else "make bench"
     head = f"Measured on {now:%Y-%m-%d} by `{command}` in {took}.\n\n" + "\n".join(
         f"- {what}: {value}" for what, value in found.items()
     )
