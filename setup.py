@@ -61,14 +61,12 @@ LEAVES = {"sha256": ["leaf/sha256.c"], "glob": ["leaf/glob.c"], "policy": ["leaf
 # Modules that an ordinary call spends little time in: small before fast. PERF: 0.3 % more instructions of a resolve.
 SMALL = {"context", "glob", "grammar", "pattern", "report", "schema", "value", "windows"}
 
-# What the installed commands read and the repository keeps at its top: folder here, folder in the wheel. The examples
-# that no command shows stay behind. The conformance suite, hundreds of small files, goes in as one archive.
-DATA = {
-    "specs/schemas": "schemas",
-    "examples/atlases/customer-support": "atlases/customer-support",
-    "examples/atlases/customer-support-2.2.0": "atlases/customer-support-2.2.0",
+# What the installed commands read and the repository keeps at its top: the archive in the wheel, the folder, and its
+# parts. As archives, because the suite is hundreds of small files, and one atlas is the other with a few changes.
+ARCHIVES = {
+    "conformance": (Path("specs/conformance"), ("golden", "vectors")),
+    "atlases": (Path("examples/atlases"), ("customer-support", "customer-support-2.2.0")),
 }
-SUITE = Path("specs/conformance")
 
 
 class BuildExt(build_ext):
@@ -90,7 +88,7 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Put the schemas, the conformance suite and the example atlases into the wheel."""
+    """Put the conformance suite and the example atlases into the wheel."""
 
     def run(self) -> None:
         super().run()
@@ -99,14 +97,13 @@ class BuildPy(build_py):
         data = Path(self.build_lib, "cra/_data")
         shutil.rmtree(data, ignore_errors=True)
         data.mkdir(parents=True)
-        for here, there in DATA.items():
-            if Path(here).is_dir():
-                shutil.copytree(here, data / there, ignore=shutil.ignore_patterns("__pycache__"))
-        if SUITE.is_dir():
-            with tarfile.open(data / "conformance.tar.xz", "w:xz", format=tarfile.USTAR_FORMAT) as archive:
-                for path in sorted(path for part in ("golden", "vectors") for path in (SUITE / part).rglob("*")):
-                    member = tarfile.TarInfo(path.relative_to(SUITE).as_posix())
-                    if path.is_file():
+        for name, (folder, parts) in ARCHIVES.items():
+            if not folder.is_dir():
+                continue
+            with tarfile.open(data / f"{name}.tar.xz", "w:xz", format=tarfile.USTAR_FORMAT) as archive:
+                for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
+                    member = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                    if path.is_file() and "__pycache__" not in path.parts:
                         member.size = path.stat().st_size
                         with path.open("rb") as content:
                             archive.addfile(member, content)

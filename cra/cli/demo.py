@@ -43,14 +43,15 @@ def command(
     out = Output(chosen.json)
     folder = Path(out_folder)
     _prepare(folder)
+    atlases = [example_atlas(name, folder / "atlases") for name in (ATLAS, STRICTER)]
     story = Story(out)
     failure: str | None = None
     session_id = ""
     try:
-        session_id = _play(story, folder)
+        session_id = _play(story, folder, *atlases)
     except ClaimFailed as error:
         failure = str(error)
-    commands = _commands(folder, session_id)
+    commands = _commands(folder, session_id, *atlases)
     if chosen.json:
         out.data(
             {
@@ -81,13 +82,12 @@ def _prepare(folder: Path) -> None:
         ) from None
 
 
-def _play(story: Any, folder: Path) -> str:
+def _play(story: Any, folder: Path, atlas: Path, stricter: Path) -> str:
     from cra.cli._demo import scenes
     from cra.cli._demo.desk import Desk
     from cra.runtime.config import RuntimeConfig
     from cra.runtime.sync import CRARuntime
 
-    atlas = example_atlas(ATLAS)
     trace = folder / "support.trace.jsonl"
     config = RuntimeConfig(storage=_storage(folder), capture_parameters="full")
     with CRARuntime(config) as runtime:
@@ -96,7 +96,7 @@ def _play(story: Any, folder: Path) -> str:
         shift.work()
         scenes.write_trace(story, runtime, shift.session_id, trace)
     scenes.tamper(story, trace, folder / "tampered.trace.jsonl")
-    scenes.replay(story, trace, atlas, example_atlas(STRICTER))
+    scenes.replay(story, trace, atlas, stricter)
     return shift.session_id
 
 
@@ -108,14 +108,14 @@ def _storage(folder: Path) -> str:
     return sqlite_url(str(folder / "cra.db"))
 
 
-def _commands(folder: Path, session_id: str) -> list[list[str]]:
+def _commands(folder: Path, session_id: str, atlas: Path, stricter: Path) -> list[list[str]]:
     trace, tampered = str(folder / "support.trace.jsonl"), str(folder / "tampered.trace.jsonl")
     found = [
         ["trace", "show", trace, "--type", "action.*"],
         ["trace", "verify", trace],
         ["trace", "verify", tampered],
-        ["replay", trace, "--atlas", _short(example_atlas(ATLAS))],
-        ["replay", trace, "--atlas", _short(example_atlas(ATLAS)), "--against", _short(example_atlas(STRICTER))],
+        ["replay", trace, "--atlas", _short(atlas)],
+        ["replay", trace, "--atlas", _short(atlas), "--against", _short(stricter)],
     ]
     if session_id and (folder / "cra.db").is_file():
         store = sqlite_url(str(folder / "cra.db"))

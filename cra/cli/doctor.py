@@ -258,15 +258,14 @@ def _atlases(chosen: Settings) -> list[Finding]:
 
 
 def _data() -> list[Finding]:
-    from cra.cli._data import data_folder
+    from cra.cli._data import atlases
     from cra.errors import CRAError
     from cra.testing import conformance
 
     findings = []
-    for name in ("atlases", "conformance", "schemas"):
+    for name, place in (("atlases", atlases), ("conformance", conformance.place)):
         try:
-            found = conformance.place() if name == "conformance" else data_folder(name)
-            findings.append(Finding(name, GOOD, str(found)))
+            findings.append(Finding(name, GOOD, str(place())))
         except CRAError as error:
             findings.append(Finding(name, WARNING, error.message, error.hint))
     return findings

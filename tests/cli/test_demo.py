@@ -1,10 +1,11 @@
 """The main job: cra demo tells its story, checks it, and leaves a trace that the commands it names can read."""
 
-import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from cra.atlas.loader import load
 from cra.cli._demo.desk import Desk
 from tests.cli.harness import Run
 
@@ -86,12 +87,17 @@ def test_its_files_are_found_in_an_installed_copy(monkeypatch: pytest.MonkeyPatc
     from cra.cli import _data
     from cra.cli._exit import FileNotFound
 
-    atlases = _data.data_folder("atlases")
-    installed = tmp_path / "site" / "cra"
-    shutil.copytree(atlases / "customer-support", installed / "_data" / "atlases" / "customer-support")
+    atlases, installed = _data.atlases(), tmp_path / "site" / "cra"
+    assert _data.example_atlas("customer-support", tmp_path) == atlases / "customer-support"
+    (installed / "_data").mkdir(parents=True)
+    with tarfile.open(installed / "_data" / "atlases.tar.xz", "w:xz") as archive:
+        archive.add(atlases / "customer-support", "customer-support")
     monkeypatch.setattr(_data, "_PACKAGE", installed)
-    assert _data.example_atlas("customer-support") == installed / "_data" / "atlases" / "customer-support"
+    unpacked = _data.example_atlas("customer-support", tmp_path / "out")
+    assert unpacked == tmp_path / "out" / "customer-support"
+    assert load(unpacked).digest == load(atlases / "customer-support").digest
     with pytest.raises(FileNotFound):
-        _data.example_atlas("gone")
+        _data.example_atlas("gone", tmp_path / "out")
+    monkeypatch.setattr(_data, "_PACKAGE", tmp_path)
     with pytest.raises(FileNotFound):
-        _data.data_folder("schemas")
+        _data.example_atlas("customer-support", tmp_path / "out")
