@@ -174,7 +174,7 @@ class RuntimeBase:
                 atlas_ids=_texts("atlas_ids", atlas_ids),
                 context=json_object("context", context),
             )
-        carp = request if isinstance(request, Request) else decode_request(_text_of(request))
+        carp = self._request(request)
         self._check(session, carp)
         if carp.operation is not Operation.RESOLVE:
             raise InvalidRequest(f"operation is `{carp.operation}`, expected `resolve`", pointer="/operation")
@@ -182,7 +182,6 @@ class RuntimeBase:
 
     def _check(self, session: SessionRecord, request: Request) -> None:
         """Raise `InvalidRequest` when a request does not fit its session or the clock."""
-        check_request(request)
         if request.requester.session_id != session.session_id:
             raise InvalidRequest(
                 f"requester.session_id is `{request.requester.session_id}`, expected `{session.session_id}`",
@@ -205,6 +204,7 @@ class RuntimeBase:
 
     def _request(self, request: Request | bytes | str | Mapping[str, Any]) -> Request:
         if isinstance(request, Request):
+            check_request(request)
             return request
         return decode_request(request if isinstance(request, bytes | str) else _text_of(request))
 
