@@ -90,6 +90,7 @@ schemas: install
 workflows: $(VENV)/.group-check
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/zizmor --offline --quiet --persona pedantic .github
 	$(PY) wheels/identifiers.py --check
 
