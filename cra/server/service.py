@@ -26,7 +26,7 @@ from cra.errors import (
 )
 from cra.server.access import AccessLog
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
-from cra.server.connection import Connection, Heads, write_whole
+from cra.server.connection import Connection, Heads, Kept, whole_body, write_whole
 from cra.server.deadlines import Deadlines
 from cra.server.identity import Identity
 from cra.server.limits import Gate
@@ -92,6 +92,8 @@ class Service:
         self.deadlines = Deadlines()
         self.heads = Heads(settings.header_timeout_seconds)
         self.deadlines.also(self.heads.sweep)
+        self.kept = Kept(settings.keep_alive_seconds)
+        self.deadlines.also(self.kept.sweep)
         self.deadlines.also(metrics.flush)
         self.deadlines.also(self._release)
         self.access = AccessLog() if settings.access_log == "json" else None
@@ -315,22 +317,11 @@ class Service:
         kind = headers.get(b"content-type")
         if route.takes and kind != b"application/json" and (kind is not None or not route.body_optional):
             call.body_media = check_content_type(kind, route.takes)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            pieces = [body]
-            size = len(body)
-            while message.get("more_body"):
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > limit:
-                    raise PayloadTooLarge(f"the body has more than {limit} bytes")
-            body = b"".join(pieces)
+        body = whole_body(receive)
+        if body is None:
+            body = await _pieces(receive, limit)
+        elif len(body) > limit:
+            raise _too_large(limit)
         if body and not route.takes:
             raise InvalidRequest("this path takes no body")
         if body and kind is None:
@@ -396,6 +387,26 @@ class Service:
             self.cut_off(call, send, error.code)
         finally:
             await answer.pieces.aclose()
+
+
+async def _pieces(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        piece: bytes = message.get("body", b"")
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has more than {limit} bytes")
 
 
 def _check_repeated(headers: list[tuple[bytes, bytes]]) -> None:
