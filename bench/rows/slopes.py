@@ -49,12 +49,12 @@ def _section(key: str, title: str, timings: dict[str, Timing], note: str) -> lis
     return [timed(key, title, timings.values(), ours=tuple(timings), note=note)]
 
 
-def _race(effort: Effort, calls: dict[str, Call]) -> dict[str, Timing]:
+def _race(effort: Effort, calls: dict[str, Call], turns: float = 0.5) -> dict[str, Timing]:
     with _settled():
         return race(
             [Candidate(name, always(call)) for name, call in calls.items()],
             rounds=effort.rounds,
-            turn_seconds=effort.turn_seconds / 2,
+            turn_seconds=effort.turn_seconds * turns,
             least=effort.least,
         )
 
@@ -205,7 +205,7 @@ def _in_store(
             session_id = next(iter(_all_sessions(runtime))).session_id
             history[f"{size:,} events before"] = work.resolving(runtime, session_id)
             checks.append(partial(_tail_holds, runtime, session_id))
-        timings = [_race(effort, calls) for calls in (same, turns, history)]
+        timings = [_race(effort, calls, 2.0) for calls in (same, turns, history)]
         for check in checks:
             check()
     opened = "The store was filled by one process and opened by the next."
