@@ -1,5 +1,6 @@
 """The benchmarks run, check their own work, and agree with every engine that is installed."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -97,6 +98,8 @@ def test_a_promise_is_judged_by_the_median_and_then_by_the_quietest_round() -> N
 
 # The service
 
+_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the load generator is made of epoll and /proc")
+
 
 @pytest.fixture(scope="module")
 def of_the_service() -> dict[str, Section]:
@@ -104,6 +107,7 @@ def of_the_service() -> dict[str, Section]:
         return {section.key: section for section in service.measured(ships, generator, measure.TINY, only="memory")}
 
 
+@_on_linux
 def test_the_service_is_measured_beside_an_echo_and_records_all_that_it_answers(
     of_the_service: dict[str, Section],
 ) -> None:
@@ -113,6 +117,7 @@ def test_the_service_is_measured_beside_an_echo_and_records_all_that_it_answers(
         assert table.text(section) and table.markdown(section) and table.as_json(section)["rows"], section.key
 
 
+@_on_linux
 def test_every_promise_of_the_service_names_a_row_that_is_measured(of_the_service: dict[str, Section]) -> None:
     kept = []
     for promise in promises.read(promises.SERVICE):
@@ -124,6 +129,7 @@ def test_every_promise_of_the_service_names_a_row_that_is_measured(of_the_servic
     assert all(promise.found is not None for promise in kept)
 
 
+@_on_linux
 def test_what_was_not_recorded_fails_the_run() -> None:
     with fleet() as ships, Generator() as generator:
         subject = measure.resolving(ships.service("memory"), "resolve")
@@ -137,6 +143,7 @@ def test_what_was_not_recorded_fails_the_run() -> None:
             measure.take_turn(generator, subject._replace(prepare=wrong), measure.TINY)
 
 
+@_on_linux
 def test_a_request_that_had_to_wait_for_a_connection_is_timed_from_when_it_was_due() -> None:
     with fleet() as ships, Generator() as generator:
         process = ships.target("fixed")

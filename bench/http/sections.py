@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -25,8 +26,8 @@ FIXED = "floor: uvloop, the same bytes to whatever comes"
 
 
 def http(plan: Plan) -> list[Section]:
-    """Measure the service beside an echo on the same stack; nothing when a package for it is missing."""
-    if any(version_of(name) is None for name in NEEDED):
+    """Measure the service beside an echo on the same stack; nothing where a package for it or Linux is missing."""
+    if sys.platform != "linux" or any(version_of(name) is None for name in NEEDED):
         return []
     with fleet() as ships, Generator() as generator:
         return measured(ships, generator, plan)
