@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import suppress
@@ -21,6 +22,7 @@ _PAUSE_S = 0.005
 
 def open_writer(path: str, *, strict: bool, busy_s: float) -> Connection:
     """Return the connection that writes, to a file that is ours and of this version."""
+    _make_private(path)
     connection = _connect(path, busy_s)
     try:
         _check(path, connection)
@@ -39,6 +41,13 @@ def open_writer(path: str, *, strict: bool, busy_s: float) -> Connection:
             raise
         raise storage_error(path, error) from error
     return connection
+
+
+def _make_private(path: str) -> None:
+    """Create the file for its owner alone; SQLite gives the log and its index the same mode."""
+    # Where it is there already, or cannot be made, SQLite says what there is to say.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def open_reader(path: str, *, busy_s: float) -> Connection:

@@ -61,6 +61,15 @@ def rows(path: Path, sql: str) -> list[tuple]:
 # What it is
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_new_file_and_its_log_are_their_owner_s_alone(tmp_path: Path) -> None:
+    store = SQLiteStorage(tmp_path / "events")
+    Writer(store)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) > 1
+    store.close()
+
+
 def test_the_durability_is_what_sqlite_was_told(tmp_path: Path) -> None:
     for durability, synchronous in (("strict", 2), ("batched", 1)):
         store = SQLiteStorage(tmp_path / f"{durability}.db", durability=durability)
