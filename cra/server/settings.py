@@ -17,6 +17,7 @@ from msgspec.structs import fields
 from cra.errors import ConfigInvalid
 from cra.protocol.codec import split_validation_error
 from cra.runtime.config import RuntimeConfig
+from cra.storage.open import url_of
 
 _Size = Meta(ge=1024, le=1 << 30)
 _Count = Meta(ge=1, le=1_000_000)
@@ -169,14 +170,9 @@ def _converted(setting: Setting, value: Any, where: str) -> Any:
         ) from None
 
 
-def _storage(url: str) -> str:
-    """Return the store's URL, read from a file when `file:///path` says so: a password is no argument."""
-    if url.startswith("file://"):
-        path = url.removeprefix("file://")
-        try:
-            url = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            raise ConfigInvalid(f"`{path}` cannot be read, where the URL of the store is expected") from None
+def _storage(target: str) -> str:
+    """Return the store's URL; a path alone is a file of SQLite."""
+    url = url_of(target)
     if "://" not in url and url not in ("memory", "memory:"):
         url = "sqlite:///" + url.replace("%", "%25").replace("?", "%3F")
     return url

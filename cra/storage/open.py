@@ -16,8 +16,7 @@ def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -
     """
     if not isinstance(target, str):
         return target
-    if target.startswith("file:///"):
-        target = _read(target.removeprefix("file://"))
+    target = url_of(target)
     if target in ("memory", "memory:"):
         return MemoryStorage(max_sessions=max_sessions, max_events=max_events)
     if target.startswith("sqlite:///"):
@@ -38,9 +37,13 @@ def schema_version(store: Storage) -> int:
     return len(list((Path(__file__).parent / "migrations" / store.name).glob("[0-9]*.sql")))
 
 
-def _read(place: str) -> str:
+def url_of(target: str) -> str:
+    """Return what a setting says, or the file that `file:///path` names: a password is no argument."""
+    if not target.startswith("file://"):
+        return target
     from pathlib import Path
 
+    place = target.removeprefix("file://")
     try:
         with Path(place).open(encoding="utf-8") as file:
             text = file.read(_MAX_FILE).strip()
