@@ -23,6 +23,7 @@ from cra.errors import (
     PayloadTooLarge,
     RequestTimeout,
     RouteNotFound,
+    StorageError,
 )
 from cra.server.access import AccessLog
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
@@ -64,6 +65,8 @@ _ONCE = frozenset(
         b"x-request-id",
     )
 )
+# Who watches the service gives up after some seconds.
+_PROBE_SECONDS = 3
 _URGENT = frozenset((b"/v1/health/live", b"/v1/health/ready"))
 
 
@@ -101,6 +104,7 @@ class Service:
         # What waits for something else and has to know when the service closes.
         self.wakers: set[asyncio.Event] = set()
         self.version = _version()
+        self._probe: asyncio.Task[None] | None = None
         self._ids = count(1)
         self._prefix = os.urandom(6).hex()
         more = ((b"x-cra-dev", b"no keys are asked for; never expose this"),) if settings.dev else ()
@@ -140,8 +144,14 @@ class Service:
         return await asyncio.to_thread(function, *args, **kwargs)
 
     async def probe(self) -> None:
-        """Raise `StorageError` unless the store would take events."""
-        await self.aside(self.tenancy.storage.probe)
+        """Raise `StorageError` unless the store says soon that it would take events."""
+        if self._probe is None or self._probe.done():
+            # One question, however many ask.
+            self._probe = asyncio.create_task(self.aside(self.tenancy.storage.probe))
+        done, _ = await asyncio.wait({self._probe}, timeout=_PROBE_SECONDS)
+        if not done:
+            raise StorageError(f"the store has not answered for {_PROBE_SECONDS} s")
+        self._probe.result()
 
     def is_urgent(self, path: bytes) -> bool:
         """Say whether a path is answered however busy the service is."""
