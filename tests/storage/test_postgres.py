@@ -333,13 +333,13 @@ def test_connections_dropped_at_any_moment_lose_nothing_acknowledged(
             drop()
             return
         writer = writers[number]
-        while not done.is_set():
+        # However slow the machine is, each goes on working when it is over.
+        while not done.is_set() or writer.chain.sequence <= 3:
             append_or_learn(store, writer)
 
     together(4, work)
     for writer in writers:
         writer.check()
-        assert writer.chain.sequence > 3
 
 
 def append_or_learn(store: Storage, writer: Writer) -> None:
