@@ -131,7 +131,7 @@ def as_json(section: Section) -> dict[str, Any]:
             {
                 "name": row.name,
                 "ours": row.ours,
-                **dict(zip(_names(section), _figures(row), strict=True)),
+                **{name: figure for name, figure in zip(_names(section), _figures(row), strict=True) if name},
                 **({"calls": row.timing.calls, "rounds": row.timing.rounds} if row.timing else {}),
             }
             for row in section.rows

@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     endurance_seconds: float
 
 
-FULL = Plan(7, 1.0, 0.2, 32, 5.0, 960, 60.0)
+FULL = Plan(7, 1.0, 0.2, 32, 3.0, 960, 60.0)
 QUICK = Plan(1, 0.3, 0.1, 32, 1.0, 960, 2.0)
 TINY = Plan(1, 0.05, 0.0, 2, 0.1, 8, 0.1)
 
