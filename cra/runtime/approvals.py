@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
 from typing import Literal
 
 from msgspec import structs
 
 from cra._core.chain import EventBatch
-from cra.errors import ApprovalConflict, ApprovalNotFound, InvalidRequest
+from cra.errors import ApprovalConflict, ApprovalNotFound, InvalidRequest, SessionEnded, SessionNotFound
 from cra.protocol.times import format_timestamp
 from cra.runtime.kernel import Kernel, check_active, check_text, check_uuid, same_person
 from cra.storage.base import ApprovalRecord, Change
@@ -89,7 +90,13 @@ class Approvals:
         """Record the expiry of every open approval whose time is over; returns those."""
         now_us = self._kernel.now_us()
         open_ones = [*self.list(status="pending"), *self.list(status="granted")]
-        return [self._change(record.approval_id, self._expiry) for record in open_ones if now_us >= record.expires_us]
+        expired: Records = []
+        for record in open_ones:
+            if now_us >= record.expires_us:
+                # One whose session has ended, or which was decided meanwhile, has nothing left to record.
+                with suppress(SessionEnded, SessionNotFound, ApprovalConflict, ApprovalNotFound):
+                    expired.append(self._change(record.approval_id, self._expiry))
+        return expired
 
     def _decide(
         self, approval_id: str, status: Literal["granted", "rejected"], approver: str, reason: str | None
