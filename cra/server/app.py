@@ -20,6 +20,7 @@ from cra.server.metrics import MeteredStorage, Metrics
 from cra.server.service import Authenticate, Service
 from cra.server.settings import ServiceSettings
 from cra.server.tenancy import Tenancy
+from cra.server.upkeep import Upkeep
 from cra.storage.base import Storage
 from cra.storage.open import open_storage
 
@@ -37,9 +38,12 @@ class Application(Starlette):
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             service.deadlines.start()
+            upkeep = Upkeep(service, service.settings.upkeep_seconds)
+            upkeep.start()
             try:
                 yield
             finally:
+                await upkeep.stop()
                 # Calls that were cancelled because the time for shutting down was over still record how they ended.
                 await service.finish(_LAST_SECONDS)
                 service.deadlines.stop()

@@ -22,6 +22,7 @@ from cra.storage.open import url_of
 _Size = Meta(ge=1024, le=1 << 30)
 _Count = Meta(ge=1, le=1_000_000)
 _Seconds = Meta(ge=1, le=86_400)
+_Pause = Meta(ge=0, le=86_400)
 
 PREFIX = "CRA_"
 # What of a runtime the service decides itself.
@@ -57,6 +58,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     heartbeat_seconds: Annotated[int, _Seconds, Meta(description="how often a quiet live trace says so")] = 15
     keep_alive_seconds: Annotated[int, _Seconds, Meta(description="how long a connection may be idle")] = 75
     shutdown_seconds: Annotated[int, _Seconds, Meta(description="how long begun calls have when stopped")] = 30
+    upkeep_seconds: Annotated[int, _Pause, Meta(description="how often retention is applied; 0 is never")] = 300
     runtime: Annotated[dict[str, Any], Meta(description="settings of the runtimes, as in docs/configuration.md")] = (
         field(default_factory=dict)
     )
