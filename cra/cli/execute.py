@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +12,6 @@ from cra.cli._exit import UsageError
 from cra.cli._input import read_json, read_parameters
 from cra.cli._options import AtlasOption, JsonOption, SessionOption, SettingOption, StorageOption, settings
 from cra.cli._output import Output
-from cra.errors import ConfigInvalid, CRAError
 
 if TYPE_CHECKING:
     from cra.runtime.sync import CRARuntime
@@ -36,7 +32,7 @@ def command(
         str | None,
         typer.Option(
             "--executors",
-            metavar="MODULE:OBJECT",
+            metavar="MODULE:OBJECT|FILE.py",
             help="Called with the runtime, to register executors.",
             show_default=False,
         ),
@@ -78,6 +74,7 @@ def command(
     from cra.cli._runtime import make_request, open_runtime
     from cra.cli._show import response_exit, show_response
     from cra.protocol.carp import ExecuteResponse
+    from cra.runtime.registrar import registrar
 
     chosen = settings(storage=storage, atlas=atlas, setting=setting, json=json)
     out = Output(chosen.json)
@@ -100,7 +97,7 @@ def command(
         "idempotency_key": key,
     }
     task = task_of(risk, None, None, None, None)["task"]
-    register = _fixed(returns) if executors is None else _registrar(executors)
+    register = _fixed(returns) if executors is None else registrar(executors)
     with open_runtime(chosen, create=session is None, atlases=True) as runtime:
         warn_of_nothing(out, chosen)
         register(runtime)
@@ -126,46 +123,3 @@ def command(
 def _fixed(returns: str | None) -> Callable[[CRARuntime], None]:
     value = read_json(returns or "null", what="--returns")
     return lambda runtime: runtime.register_executor("*", lambda parameters: value, inline=True)
-
-
-def _registrar(name: str) -> Callable[[CRARuntime], None]:
-    """Return what registers the executors that `module:object` names."""
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not attribute or not module_name:
-        raise UsageError(f"--executors is `{name}`, expected MODULE:OBJECT", hint="such as my_desk:register")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        # As `python -m` does: a module beside the user, who has installed nothing.
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigInvalid(
-            f"--executors: module `{module_name}` cannot be imported: {error}",
-            hint="it is looked for in this folder and in the installed packages",
-        ) from error
-    except Exception as error:
-        raise ConfigInvalid(f"--executors: module `{module_name}` fails: {type(error).__name__}: {error}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ConfigInvalid(f"--executors: module `{module_name}` has no `{attribute}`")
-        found = getattr(found, part)
-    return lambda runtime: _register(runtime, name, found)
-
-
-def _register(runtime: CRARuntime, name: str, found: Any) -> None:
-    if isinstance(found, Mapping):
-        for glob, function in found.items():
-            runtime.register_executor(glob, function)
-        return
-    if not callable(found):
-        raise ConfigInvalid(
-            f"--executors: `{name}` is neither a callable nor a mapping",
-            hint="define it as function(runtime), which registers executors, or as a mapping {glob: function}",
-        )
-    try:
-        found(runtime)
-    except CRAError:
-        raise
-    except Exception as error:
-        raise ConfigInvalid(f"--executors: `{name}` fails: {type(error).__name__}: {error}") from error

@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 from cra.atlas import loader
 from cra.atlas.package import Atlas
 from cra.runtime.config import Clock, Ids, RuntimeConfig
+from cra.runtime.registrar import registrar
 from cra.server.auth.authenticator import Authenticator
 from cra.server.auth.settings import auth_settings
-from cra.server.executors import registrar
 from cra.server.live import LiveSocket
 from cra.server.metrics import MeteredStorage, Metrics
 from cra.server.service import Authenticate, Service

@@ -114,8 +114,8 @@ def check(settings: ServiceSettings) -> None:
     """Raise what would keep the service from starting, without starting it."""
     from cra.atlas import loader
     from cra.runtime.config import RuntimeConfig
+    from cra.runtime.registrar import registrar
     from cra.server.auth.settings import auth_settings
-    from cra.server.executors import registrar
     from cra.storage.open import open_storage
 
     auth_settings({**settings.auth, "dev": settings.dev})

@@ -1,4 +1,4 @@
-"""What registers a service's executors, named by module or by file."""
+"""What registers executors, named by module or by file, for the doors that start a runtime themselves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def registrar(name: str) -> Callable[[Any], None]:
         raise
     except Exception as error:
         raise ConfigInvalid(
-            f"executors: `{module_name}` cannot be imported: {type(error).__name__}: {error}", pointer="/executors"
+            f"executors: `{module_name}` cannot be imported: {type(error).__name__}: {error}",
+            pointer="/executors",
+            hint="a module is looked for in this folder and in the installed packages",
         ) from error
     for part in (attribute or _DEFAULT).split("."):
         if not hasattr(found, part):
@@ -61,7 +63,9 @@ def _module(name: str) -> ModuleType:
 def _file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"cra_executors_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ConfigInvalid(f"executors: `{path}` is not a file", pointer="/executors")
+        raise ConfigInvalid(
+            f"executors: `{path}` is not a file", pointer="/executors", hint="give the path of a .py file"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
