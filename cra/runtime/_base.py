@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UnsetType
 
 from cra._core.canonical import dumps
-from cra._core.chain import verify
+from cra._core.chain import Verdict, verify
 from cra.atlas.package import Atlas
 from cra.atlas.registry import Registry
 from cra.atlas.snapshot import RISK_RANK, Snapshot
@@ -317,7 +317,11 @@ def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
 
 def verify_trace(data: bytes | Trace) -> ChainVerification:
     """Verify a trace's chain over its bytes, and say which event is the first bad one and why."""
-    verdict = verify(data.data if isinstance(data, Trace) else data)
+    return verification_of(verify(data.data if isinstance(data, Trace) else data))
+
+
+def verification_of(verdict: Verdict) -> ChainVerification:
+    """Return the wire form of a verdict."""
     return ChainVerification(
         ok=verdict.ok,
         events=verdict.events,

@@ -11,7 +11,8 @@ from msgspec import Meta, Struct
 from cra._core.chain import Verifier
 from cra.errors import AtlasNotFound, PayloadTooLarge
 from cra.protocol.fields import AtlasId, Uuid
-from cra.protocol.trace import ChainVerification, Trace
+from cra.protocol.trace import Trace
+from cra.runtime._base import verification_of
 from cra.server.call import JSON, Answer, Call, Response, Stream, json_response
 from cra.server.pages import event_type, pages
 from cra.server.sessions import visible
@@ -98,18 +99,7 @@ async def verify(call: Call) -> Answer:
         data = b"\n".join(some.lines) + b"\n"
         if not await call.service.aside(verifier.feed, data):
             break
-    verdict = verifier.finish()
-    return json_response(
-        ChainVerification(
-            ok=verdict.ok,
-            events=verdict.events,
-            index=verdict.index,
-            reason=verdict.reason,
-            message=verdict.message,
-            offset=verdict.offset,
-            head=verdict.head,
-        )
-    )
+    return json_response(verification_of(verifier.finish()))
 
 
 async def replay(call: Call) -> Answer:
