@@ -232,5 +232,5 @@ def test_no_sequence_of_calls_is_answered_outside_of_the_document(tmp_path: Path
 @pytest.mark.parametrize("who", [*WHO, "nobody"])
 def test_no_answer_of_many_is_outside_of_the_document(who: str, tmp_path: Path, seed: int) -> None:
     with place(tmp_path) as found:
-        found.write_config(200, seed)
+        found.write_config(50, seed)
         found.run("--phases=coverage,fuzzing,stateful", "--checks=all", *headers(who))
