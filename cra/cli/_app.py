@@ -45,7 +45,7 @@ Examples:
   cra resolve "Refund the second charge" --session SESSION -a my-atlas
 
 Exit codes: 0 yes, 1 the answer is no, 2 usage, 3 bad input, 4 not found, 5 storage, 6 waits for approval,
-7 something else has to happen first, 8 the action failed, 69 a package is missing, 70 a defect of ours.
+7 something else has to happen first, 8 the action failed, 69 a package or a service is missing, 70 a defect of ours.
 """
 
 

@@ -17,7 +17,7 @@ class Exit(IntEnum):
     PENDING = 6  # a person has to approve first
     STATE = 7  # something else has to happen first: resolve, a new session, a new key
     FAILED = 8  # allowed, started, and not done
-    UNAVAILABLE = 69
+    UNAVAILABLE = 69  # a package is missing, or a service cannot be reached or has no room
     INTERNAL = 70
     INTERRUPTED = 130
     PIPE = 141  # whoever read the output has gone
@@ -41,7 +41,11 @@ _BY_CLASS: dict[type[errors.CRAError], Exit] = {
     errors.ExecutorMissing: Exit.FAILED,
     errors.IdempotencyConflict: Exit.STATE,
     errors.StorageError: Exit.STORAGE,
+    errors.Unauthenticated: Exit.VERDICT,
     errors.Forbidden: Exit.VERDICT,
+    errors.ServiceUnreachable: Exit.UNAVAILABLE,
+    errors.Overloaded: Exit.UNAVAILABLE,
+    errors.RateLimited: Exit.UNAVAILABLE,
     errors.TenantNotFound: Exit.NOT_FOUND,
     errors.KeyNotFound: Exit.NOT_FOUND,
     errors.RoleNotFound: Exit.NOT_FOUND,

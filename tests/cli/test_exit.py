@@ -40,6 +40,8 @@ def test_every_error_has_an_exit_code_and_its_code_in_a_response_has_the_same(ki
         (errors.ActionTimeout, 8),
         (errors.ExecutorMissing, 8),
         (errors.MissingExtra, 69),
+        (errors.Unauthenticated, 1),
+        (errors.ServiceUnreachable, 69),
         (errors.CRAError, 70),
     ],
 )
