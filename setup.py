@@ -59,7 +59,7 @@ if FLAVOUR == "trace":
 LEAVES = {"sha256": ["leaf/sha256.c"], "glob": ["leaf/glob.c"], "policy": ["leaf/glob.c"]}
 
 # Modules that an ordinary call spends little time in: small before fast. PERF: 0.3 % more instructions of a resolve.
-SMALL = {"context", "glob", "grammar", "pattern", "report", "schema", "value", "windows"}
+SMALL = {"context", "glob", "pattern", "report", "schema", "value", "windows"}
 
 # What the installed commands read and the repository keeps at its top: the archive in the wheel, the folder, and its
 # parts. As archives, because the suite is hundreds of small files, and one atlas is the other with a few changes.
