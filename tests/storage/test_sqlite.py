@@ -474,9 +474,9 @@ def test_the_log_goes_into_the_file_while_work_goes_on(store: SQLiteStorage, mon
 def test_the_log_gets_room_ahead_of_its_use_and_never_over_what_is_in_it(path: Path) -> None:
     one, two = SQLiteStorage(path), SQLiteStorage(path)
     log = Path(f"{path}-wal")
+    # Who only opens a store does without.
+    assert log.stat().st_size < 64 * 4120
     first, second = Writer(one), Writer(two)
-    # Who writes little does without.
-    assert log.stat().st_size < 40 * 4120
     for number in range(200):
         (first, second)[number % 2].append(NO_CHANGE, text="x" * 500)
         if not number % 40:
