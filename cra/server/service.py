@@ -27,7 +27,7 @@ from cra.errors import (
 )
 from cra.server.access import AccessLog
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
-from cra.server.connection import Connection, Heads, Kept, whole_body, write_whole
+from cra.server.connection import Connection, Waiting, whole_body, write_whole
 from cra.server.deadlines import Deadlines
 from cra.server.identity import Identity
 from cra.server.limits import Gate
@@ -93,9 +93,9 @@ class Service:
         # Connections whose callers were refused and are not read from until the next sweep.
         self.held: list[Connection] = []
         self.deadlines = Deadlines()
-        self.heads = Heads(settings.header_timeout_seconds)
+        self.heads = Waiting(settings.header_timeout_seconds, Connection.give_up)
         self.deadlines.also(self.heads.sweep)
-        self.kept = Kept(settings.keep_alive_seconds)
+        self.kept = Waiting(settings.keep_alive_seconds, Connection.timeout_keep_alive_handler)
         self.deadlines.also(self.kept.sweep)
         self.deadlines.also(metrics.flush)
         self.deadlines.also(self._release)
