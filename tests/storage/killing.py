@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 from collections import defaultdict
@@ -13,9 +14,11 @@ from subprocess import TimeoutExpired
 import pytest
 
 from cra._core.chain import verify
+from cra.errors import StorageError
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.sync import CRARuntime
 from cra.storage.base import Storage
+from cra.testing.writer import Writer
 from tests.storage import process
 
 
@@ -31,6 +34,26 @@ class ProcessContract:
 
     def check_store(self, store: Storage) -> None:
         """Assert that the store itself is undamaged, where it can tell."""
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_a_forked_child_is_told_to_open_its_own(self, target: str) -> None:
+        store = process.opened(target)
+        writer = Writer(store)
+        child = os.fork()
+        if not child:
+            refused = 0
+            for call in (writer.append, lambda: store.load(writer.session_id)):
+                try:
+                    call()
+                except StorageError as error:
+                    refused += "forked" in error.message
+            store.close()
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        writer.append()
+        writer.check()
+        store.close()
 
     @pytest.mark.parametrize("kills", [6, pytest.param(210, marks=pytest.mark.slow)])
     def test_nothing_acknowledged_is_lost_when_processes_are_killed(self, target: str, seed: int, kills: int) -> None:

@@ -481,25 +481,6 @@ def test_a_full_disk_is_said_to_be_full_and_nothing_is_written(
     writer.check()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_is_told_to_open_its_own(store: PostgresStorage) -> None:
-    writer = Writer(store)
-    child = os.fork()
-    if not child:
-        refused = 0
-        for call in (writer.append, lambda: store.load(writer.session_id)):
-            try:
-                call()
-            except StorageError as error:
-                refused += "forked" in error.message
-        store.close()
-        os._exit(refused)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
-    writer.append()
-    writer.check()
-
-
 def test_more_threads_than_connections_take_turns(url: str) -> None:
     store = PostgresStorage(url, pool=2)
 

@@ -406,25 +406,6 @@ def test_readers_see_only_what_was_committed(store: SQLiteStorage, path: Path) -
     other.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_is_told_to_open_its_own(store: SQLiteStorage) -> None:
-    writer = Writer(store)
-    child = os.fork()
-    if not child:
-        refused = 0
-        for call in (writer.append, lambda: store.load(writer.session_id)):
-            try:
-                call()
-            except StorageError as error:
-                refused += "forked" in error.message
-        store.close()
-        os._exit(refused)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
-    writer.append()
-    writer.check()
-
-
 # Bounds
 
 
