@@ -12,6 +12,7 @@ from cra._core.context import ContextIndex
 from cra._core.glob import glob_match
 from cra._core.policy import PolicyTable
 from cra._core.sha256 import hexdigest
+from cra.atlas._reasons import default_reason, given_reason
 from cra.atlas.limits import Limit, budget_limit, rate_limit
 from cra.atlas.package import Atlas
 from cra.atlas.schema_check import ParameterSchema
@@ -392,25 +393,16 @@ def _bind_policy(atlas: Atlas, policy: Policy) -> BoundPolicy:
         limit = rate_limit(uid, msgspec.convert(policy.parameters, RateLimitParameters))
     elif policy.type is PolicyType.BUDGET:
         limit = budget_limit(uid, policy.parameters)
-    given = policy.reason if not isinstance(policy.reason, UnsetType) else policy.parameters.get("reason")
+    given = given_reason(policy)
     return BoundPolicy(
         atlas_id=atlas.atlas_id,
         policy_id=policy.policy_id,
         type=policy.type,
-        reason=given or _default_reason(policy),
+        reason=given or default_reason(policy),
         limit=limit,
         constraint=_constraint(policy, given),
         constraint_type=_constraint_type(policy),
     )
-
-
-def _default_reason(policy: Policy) -> str:
-    given = policy.parameters
-    if policy.type is PolicyType.RATE_LIMIT:
-        return f"rate limit of {given['max_calls']} calls per {given['window_seconds']} s is used up"
-    if policy.type is PolicyType.BUDGET:
-        return f"budget of {dumps(given['limit']).decode()} {given['unit']} is used up"
-    return f"denied by policy `{policy.policy_id}`"
 
 
 def _constraint_type(policy: Policy) -> ConstraintType:

@@ -288,18 +288,18 @@ def _decisions(case: Json) -> None:
 
 def _verdict(snapshot: Snapshot, action: int, decision: str, policy: int, usage: dict[int, int]) -> Json:
     bound = snapshot.actions[action]
-    wait_us = max(0, usage.get(policy, 0)) if decision in ("rate_limited", "budget_exceeded") else 0
+    wait_us = usage.get(policy, 0)
     decided = snapshot.policies[policy] if policy >= 0 else None
     reason = None
     if decided is not None or decision != "allow":
-        reason = engine.denied_action(snapshot, action, policy, wait_us).reason
+        reason = engine.why(snapshot, engine.Verdict(action, decision, policy, wait_us))
     return {
         "atlas_id": bound.atlas_id,
         "action_id": bound.action.action_id,
         "result": decision,
         "policy": None if decided is None else {"atlas_id": decided.atlas_id, "policy_id": decided.policy_id},
         "reason": reason,
-        "retry_after_seconds": engine.seconds(wait_us) if wait_us else None,
+        "retry_after_seconds": engine.seconds(wait_us) if wait_us > 0 else None,
     }
 
 

@@ -27,6 +27,14 @@ DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 PHASES = ["deny", "scope", "require_approval", "rate_limit", "budget", "allow"]
 BAD_COST = -2
 
+# What a policy without a reason of its own says, before its id.
+DECIDED = {
+    "deny": "denied by",
+    "scope": "the parameters are outside the scope of",
+    "require_approval": "approval required by",
+    "allow": "allowed by",
+}
+
 
 class Rule(NamedTuple):
     """A policy of a loaded atlas, or what an action's own fields amount to."""
@@ -326,7 +334,8 @@ def judge(offer: Offer, holding: list[Rule], asked: Asked) -> Json:
     for rule in by_phase["rate_limit"] + by_phase["budget"]:
         wait = wait_of(rule, asked)
         if wait == BAD_COST:
-            return _verdict("deny", rule)
+            reason = f"the call names no cost for the budget of policy `{rule.policy_id}`"
+            return {**_verdict("deny", rule), "reason": reason}
         if wait != 0:
             return _verdict("rate_limited" if rule.phase == "rate_limit" else "budget_exceeded", rule, wait)
 
@@ -378,7 +387,7 @@ def reason_of(rule: Rule) -> str:
         )
     if rule.phase == "budget":
         return f"budget of {_text(rule.parameters['limit'])} {rule.parameters['unit']} is used up"
-    return f"denied by policy `{rule.policy_id}`"
+    return f"{DECIDED[rule.phase]} policy `{rule.policy_id}`"
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
