@@ -26,6 +26,12 @@ from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_integers, check_text, check_uuid
 from cra.storage.base import NO_CHANGE, ONE_ACTION, Change, ClaimRefused
 
+# What became of a call: the digest of its result, or why it failed; and the result.
+Outcome = tuple[str | None, ActionFailed | None, Any]
+
+# What keeps an outcome from being recorded.
+UNRECORDED = (StorageError, SessionNotFound)
+
 _ACTION_ID = re.compile(ACTION_ID_PATTERN)
 
 
@@ -34,53 +40,58 @@ class Execution:
 
     def __init__(self, kernel: Kernel, executors: ExecutorTable) -> None:
         self._kernel = kernel
-        self._executors = executors
+        self.executors = executors
 
     # Before the executor
 
-    def begin(self, order: Order) -> Permit | Ending:
+    def begin(self, order: Order, attempt: Attempt | None = None, stale: CRAError | None = None) -> Permit | Ending:
         """Decide about a call and record it.
 
         A `Permit` means that its intent is durable and its limits are taken; an `Ending` that nothing will run.
         Raises what is wrong with the request itself, or `StorageError`, when nothing could be recorded.
+        `attempt` is one that had to wait for the store, `stale` what one was refused for.
         """
         kernel = self._kernel
-        parameters, digest = self._taken(order)
+        parameters, digest = self.take(order)
         live = kernel.live(order.session_id)
         with live.lock:
+            if stale is not None:
+                kernel.renew(live, stale)
             refused: dict[str, int] | None = None
             for _ in range(MAX_ATTEMPTS):
                 check_active(live.record)
-                attempt = Attempt(kernel, self._executors, live, order, parameters, digest, refused)
+                if attempt is None:
+                    attempt = Attempt(kernel, self.executors, live, order, parameters, digest, refused)
                 ending = attempt.decide()
                 if order.simulate:
                     # A validate request on the wire: the answer, and nothing else.
-                    if kernel.freshen():
-                        continue
-                    return ending
-                try:
-                    if kernel.commit(live, attempt.batch, attempt.change):
+                    if not kernel.freshen():
                         return ending
-                except ClaimRefused as claim:
-                    # Somebody took the last room after it was peeked at: decide again, knowing that.
-                    refused = {**(refused or {}), claim.claim.key: claim.wait_us}
+                else:
+                    try:
+                        if kernel.commit(live, attempt.batch, attempt.change):
+                            return ending
+                    except ClaimRefused as claim:
+                        # Somebody took the last room after it was peeked at: decide again, knowing that.
+                        refused = {**(refused or {}), claim.claim.key: claim.wait_us}
+                attempt = None
         raise StorageError(f"session `{order.session_id}`: no stable head in {MAX_ATTEMPTS} attempts")
 
     def preview(self, order: Order) -> tuple[Ending, bytes]:
         """Decide about a call and write nothing; also return the events it would have written."""
         kernel = self._kernel
-        parameters, digest = self._taken(order)
+        parameters, digest = self.take(order)
         live = kernel.live(order.session_id)
         kernel.freshen()
         with live.lock:
             check_active(live.record)
-            attempt = Attempt(kernel, self._executors, live, order, parameters, digest, None)
+            attempt = Attempt(kernel, self.executors, live, order, parameters, digest, None)
             ending = attempt.decide()
             if isinstance(ending, Permit):
                 raise CRAError("a simulated call was given a permit")
             return ending, attempt.batch.data
 
-    def _taken(self, order: Order) -> tuple[dict[str, Any], str]:
+    def take(self, order: Order) -> tuple[dict[str, Any], str]:
         """Return a call's own copy of its parameters and their digest; raises what is wrong with the request."""
         _check_order(order)
         try:
@@ -103,26 +114,34 @@ class Execution:
 
     def succeed(self, permit: Permit, result: Any) -> Ending:
         """Record that the executor returned `result`; a result that breaks its contract is recorded as a failure."""
+        return self.finish(permit, self.returned(permit, result))
+
+    def fail(self, permit: Permit, code: str, message: str, *, cause: BaseException | None = None) -> Ending:
+        """Record that the executor did not succeed; see `failed`."""
+        return self.finish(permit, self.failed(permit, code, message, cause=cause))
+
+    def returned(self, permit: Permit, result: Any) -> Outcome:
+        """Return what becomes of a call whose executor returned `result`."""
         try:
             data = dumps(result)
         except NotCanonical as error:
-            return self.fail(permit, "invalid_result", f"the executor returned no JSON: {error.message}")
+            return self.failed(permit, "invalid_result", f"the executor returned no JSON: {error.message}")
         try:
             check_integers("result", result, len(data))
         except InvalidRequest as error:
-            return self.fail(permit, "invalid_result", error.message)
+            return self.failed(permit, "invalid_result", error.message)
         limit = self._kernel.config.max_result_bytes
         if len(data) > limit:
-            return self.fail(permit, "invalid_result", f"the result has {len(data)} bytes, expected at most {limit}")
+            return self.failed(permit, "invalid_result", f"the result has {len(data)} bytes, expected at most {limit}")
         if permit.bound.returns is not None and not permit.bound.returns.matches(result):
             pointer, words = permit.bound.returns.first_error(result) or ("", "")
-            return self.fail(
+            return self.failed(
                 permit, "invalid_result", f"the result breaks returns_schema{pointer and f' at `{pointer}`'}: {words}"
             )
-        return self._finish(permit, hexdigest(data), None, result)
+        return hexdigest(data), None, result
 
-    def fail(self, permit: Permit, code: str, message: str, *, cause: BaseException | None = None) -> Ending:
-        """Record that the executor did not succeed; `code` is executor_error, timeout, cancelled or invalid_result."""
+    def failed(self, permit: Permit, code: str, message: str, *, cause: BaseException | None = None) -> Outcome:
+        """Return what becomes of a call that failed; `code` is executor_error, timeout, cancelled or invalid_result."""
         kind = ActionTimeout if code == "timeout" else ActionFailed
         error = kind(
             f"action `{permit.action_id}` failed: {message}",
@@ -131,25 +150,33 @@ class Execution:
             error_code=code,
         )
         error.__cause__ = cause
-        return self._finish(permit, None, error, None)
+        return None, error, None
 
-    def _finish(self, permit: Permit, result_hash: str | None, error: ActionFailed | None, result: Any) -> Ending:
+    def finish(self, permit: Permit, outcome: Outcome, stale: CRAError | None = None) -> Ending:
+        """Record an outcome; `stale` is what an attempt made before was refused for."""
         kernel, live = self._kernel, permit.live
         with live.lock:
             try:
+                if stale is not None:
+                    kernel.renew(live, stale)
                 for _ in range(MAX_ATTEMPTS):
-                    batch = kernel.begin(live)
-                    ending = self._outcome(permit, batch, result_hash, error, result)
-                    change = ONE_ACTION if error is None else NO_CHANGE
-                    if permit.idempotency is not None:
-                        stored = structs.replace(permit.idempotency, response=response_bytes(ending.response()))
-                        change = Change(actions=change.actions, idempotency=stored)
+                    ending, batch, change = self.conclude(permit, outcome)
                     if kernel.commit(live, batch, change):
                         return ending
                 raise StorageError(f"session `{permit.live.record.session_id}`: no stable head")
-            except (StorageError, SessionNotFound) as failure:
-                failure.hint = "the executor has run and its intent is recorded; its outcome is not"
+            except UNRECORDED as failure:
+                unrecorded(failure)
                 raise
+
+    def conclude(self, permit: Permit, outcome: Outcome) -> tuple[Ending, EventBatch, Change]:
+        """Return how a call ended, and what has to land before it is answered; its session's lock is held."""
+        batch = self._kernel.begin(permit.live)
+        ending = self._outcome(permit, batch, *outcome)
+        change = ONE_ACTION if ending.error is None else NO_CHANGE
+        if permit.idempotency is not None:
+            stored = structs.replace(permit.idempotency, response=response_bytes(ending.response()))
+            change = Change(actions=change.actions, idempotency=stored)
+        return ending, batch, change
 
     def _outcome(
         self, permit: Permit, batch: EventBatch, result_hash: str | None, error: ActionFailed | None, result: Any
@@ -181,6 +208,11 @@ class Execution:
             result=result,
             error=error,
         )
+
+
+def unrecorded(failure: CRAError) -> None:
+    """Say in an error of the store that an outcome is not recorded."""
+    failure.hint = "the executor has run and its intent is recorded; its outcome is not"
 
 
 def _kind_of(error: ActionFailed) -> str:

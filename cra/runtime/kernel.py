@@ -16,6 +16,7 @@ from cra.atlas.registry import UNREAD
 from cra.atlas.snapshot import Snapshot
 from cra.errors import (
     AtlasNotFound,
+    CRAError,
     InvalidRequest,
     SessionEnded,
     SessionError,
@@ -36,9 +37,9 @@ T = TypeVar("T")
 
 # A stale head means somebody else made progress; this many times in a row it means something is wrong.
 MAX_ATTEMPTS = 100
+# What is not wrong with a call, only with what was read before it.
+STALE = (StaleHead, StaleCatalog)
 ENTROPY_SIZE = 16
-# Whose sessions are a tenant's own records; nobody starts one for it.
-RESERVED_AGENT_ID = "cra.administration"
 # Whose sessions are a tenant's own records; nobody starts one for it.
 RESERVED_AGENT_ID = "cra.administration"
 _END_REASONS = ("completed", "timeout", "error", "cancelled")
@@ -180,16 +181,29 @@ class Kernel:
         chain = live.chain
         try:
             self.storage.append(chain.session_id, chain.head, batch, change)
-        except StaleHead:
-            self.reload(live)
+        except STALE as stale:
+            self.renew(live, stale)
             return False
-        except StaleCatalog:
-            self.refresh()
-            return False
+        self.landed(live, batch, change)
+        return True
+
+    def landed(self, live: Live, batch: EventBatch, change: Change) -> None:
+        """Go on from what the store has taken."""
+        chain = live.chain
         chain.advance(batch)
+        if change.resolution is not None:
+            live.latest = change.resolution
         if self._watched:
             self.watchers.tell(chain.session_id)
-        return True
+
+    def renew(self, live: Live, stale: CRAError) -> None:
+        """Read again what a refusal says is stale; raises it when there is nothing new."""
+        if isinstance(stale, StaleHead):
+            self.reload(live)
+        elif isinstance(stale, StaleCatalog):
+            self.refresh()
+        elif not self.freshen():
+            raise stale
 
     def commit_until_done(self, live: Live, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
         """Build and append until the head holds still; `build` sees the reloaded session each time."""
@@ -312,32 +326,33 @@ class Kernel:
         policies, claims = engine.peekable(snapshot, session.agent_id, session.session_id)
         return engine.usage_of(policies, self.storage.peek(claims, self.limits_now_us()))
 
-    def resolve(self, session_id: str, ask: Ask) -> Decided:
-        """Decide, record, answer."""
+    def resolve(self, session_id: str, ask: Ask, stale: CRAError | None = None) -> Decided:
+        """Decide, record, answer; `stale` is what an attempt made before was refused for."""
         live = self.live(session_id)
         with live.lock:
+            if stale is not None:
+                self.renew(live, stale)
             for _ in range(MAX_ATTEMPTS):
-                record = live.record
-                check_active(record)
-                snapshot = self.snapshot
-                usage = self.usage(snapshot, record) if snapshot.limits else None
-                batch = self.begin(live)
                 try:
-                    decided = engine.resolve(snapshot, record, ask, batch, usage, self.rules)
-                except AtlasNotFound:
+                    decided, batch, change = self.decide(live, ask)
+                except AtlasNotFound as missing:
                     # It may have been loaded elsewhere.
-                    if not self.freshen():
-                        raise
+                    self.renew(live, missing)
                     continue
-                change = Change(
-                    resolution=decided.record,
-                    request_id=decided.resolution.request_id,
-                    catalog=snapshot.catalog,
-                )
                 if self.commit(live, batch, change):
-                    live.latest = decided.record
                     return decided
         raise StaleHead(f"session `{session_id}`: the head moved {MAX_ATTEMPTS} times in a row")
+
+    def decide(self, live: Live, ask: Ask) -> tuple[Decided, EventBatch, Change]:
+        """Decide on a session's head, whose lock is held, and return what has to land before it is answered."""
+        record = live.record
+        check_active(record)
+        snapshot = self.snapshot
+        usage = self.usage(snapshot, record) if snapshot.limits else None
+        batch = self.begin(live)
+        decided = engine.resolve(snapshot, record, ask, batch, usage, self.rules)
+        change = Change(resolution=decided.record, request_id=decided.resolution.request_id, catalog=snapshot.catalog)
+        return decided, batch, change
 
     def preview(self, session_id: str, ask: Ask) -> tuple[Decided, bytes]:
         """Decide as `resolve` does, and write nothing; also return the events it would have written."""
