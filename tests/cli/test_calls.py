@@ -242,6 +242,7 @@ def test_executors_come_from_a_module_of_this_folder(cra: Run, session: str, tmp
         assert ran.error["hint"] is not None or "fails" in name or "gone" in name
     missing = cra("execute", "kb.search", "query=xx", "-S", session, "--json", "--executors", "desk_of_tests:register")
     assert (missing.code, missing.json["error"]["code"]) == (8, "executor_missing")
+    assert "--executors" in missing.json["error"]["details"]["hint"]
 
 
 def test_a_result_that_breaks_its_schema_is_a_failure(cra: Run, session: str) -> None:
