@@ -17,6 +17,7 @@ from msgspec.structs import fields
 from cra.errors import ConfigInvalid
 from cra.protocol.codec import split_validation_error
 from cra.runtime.config import RuntimeConfig
+from cra.server.auth.settings import auth_settings
 from cra.storage.open import url_of
 
 _Size = Meta(ge=1024, le=1 << 30)
@@ -136,6 +137,12 @@ def load_settings(
     values["storage"] = _storage(values.get("storage", TABLE["storage"].default))
     settings = ServiceSettings(**values)
     _check(settings)
+    for name, check in (("runtime", _check_runtime), ("auth", _check_auth)):
+        where = f"{config}: " if sources[name] == "file" else ""
+        try:
+            check(settings)
+        except ConfigInvalid as error:
+            raise ConfigInvalid(where + error.message, pointer=error.pointer, hint=error.hint) from None
     return Effective(settings, sources)
 
 
@@ -183,10 +190,17 @@ def _storage(target: str) -> str:
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def _check(settings: ServiceSettings) -> None:
+def _check_runtime(settings: ServiceSettings) -> None:
     for name in settings.runtime:
         check_known(name, RUNTIME, "runtime setting")
     RuntimeConfig(**settings.runtime)
+
+
+def _check_auth(settings: ServiceSettings) -> None:
+    auth_settings({**settings.auth, "dev": settings.dev})
+
+
+def _check(settings: ServiceSettings) -> None:
     if settings.dev and settings.host not in _LOOPBACK:
         raise ConfigInvalid(
             f"host is `{settings.host}`, and dev takes calls without keys",

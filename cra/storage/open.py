@@ -26,7 +26,9 @@ def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -
     # Only the scheme: whatever comes after it may have a password in it.
     scheme = target.partition(":")[0] if ":" in target else target
     raise ConfigInvalid(
-        f"storage is `{scheme}`, expected memory, sqlite:///path or postgresql://host/database", pointer="/storage"
+        f"storage is `{scheme}`, expected memory, sqlite:///path or postgresql://host/database",
+        pointer="/storage",
+        hint="such as sqlite:///cra.db, sqlite:////var/lib/cra/cra.db or postgresql://cra@db/cra",
     )
 
 

@@ -166,3 +166,11 @@ def test_what_was_changed_on_the_way_is_refused() -> None:
     writer.append()
     with pytest.raises(SessionExists, match="another"):
         import_(there, lines)
+
+
+@pytest.mark.parametrize("words", [("storage", "status"), ("session", "list"), ("serve", "--check")])
+def test_a_storage_of_an_unknown_kind_is_refused_with_the_kinds_there_are(cra: Run, words: tuple[str, ...]) -> None:
+    ran = cra(*words, "--storage", "mysql://user:hunter2@db/cra")
+    assert (ran.code, ran.out.count("mysql"), "hunter2" in ran.out + ran.err) == (3, words[0] == "serve", False)
+    assert "expected memory, sqlite:///path or postgresql://host/database" in ran.err
+    assert "sqlite:///cra.db" in ran.err.partition("hint:")[2]

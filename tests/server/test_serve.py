@@ -45,6 +45,10 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         ('storage = "memory"\nworkers = 2', "not shared between processes", "one worker"),
         ('storage = "file:///nowhere/at/all"', "cannot be read", ""),
         ("port = ", "is not TOML", ""),
+        ("[auth]\nissuer = 1", "cra.toml: auth", "docs/identity.md"),
+        ("[auth.proxy]\nsecret = 'env:CRA_NOWHERE'", "cra.toml: the environment has no `CRA_NOWHERE`", ""),
+        ("[auth.proxy]\nsecret = 'hunter'\npeers = ['::1']", "cra.toml: proxy: secret is too short", ""),
+        ("[runtime]\ncapture_parameters = 'all'", "cra.toml: capture_parameters", ""),
     ],
 )
 def test_a_wrong_setting_is_refused_with_what_would_be_right(tmp_path: Path, text: str, words: str, hint: str) -> None:
@@ -60,7 +64,10 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     url = tmp_path / "url"
     url.write_text("postgresql://cra:hunter2@db/cra?sslpassword=hunter3\n")
     file = tmp_path / "cra.toml"
-    file.write_text(f'storage = "file://{url}"\n[auth.proxy]\nsecret = "hunter4"\nsecret_header = "X-Proof"\n')
+    file.write_text(
+        f'storage = "file://{url}"\n[auth.proxy]\nsecret = "{"hunter4" * 5}"\nsecret_header = "X-Proof"\n'
+        "peers = ['127.0.0.1']\n"
+    )
     effective = load_settings(environ={}, config=file)
     assert "hunter2" in effective.settings.storage
     text = json.dumps(shown(effective))
