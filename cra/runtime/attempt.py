@@ -202,7 +202,7 @@ class Attempt:
             raise Refusal(
                 ExecutorMissing(
                     f"action `{order.action_id}` is allowed, but no executor `{bound.executor}` is registered",
-                    hint="register one: `@runtime.executor` in a program, else `--executors` (`cra serve`, `cra execute`)",
+                    hint="register one: `@runtime.executor` in a program, `--executors` of `cra serve` and `execute`",
                 )
             )
         return self._permit(resolution, bound, executor, verdict, approval, claims, limits_us)
