@@ -50,13 +50,25 @@ cdef class EventBatch:
     cdef void abandon_event(self) noexcept
 
 
+cdef class Room:
+    cdef public int64_t left
+    cdef readonly Py_ssize_t most_resolutions
+
+
 cdef class Ledger:
     cdef readonly list pieces
     cdef readonly int64_t sequence
     cdef readonly int64_t last_us
     cdef readonly int64_t actions
+    cdef readonly Room room
+    cdef public set requests
+    cdef public dict resolutions
     cdef char head_text[64]
     cdef bint closed
+
+    cdef bint goes_on(self, str expected_head, EventBatch batch) except -1
+    cdef int keep(
+        self, EventBatch batch, int64_t actions, str request_id, str resolution_id, object resolution) except -1
 
 
 # Write `us` microseconds since 1970, up to the year 9999, as 27 characters at `out`.

@@ -45,8 +45,25 @@ class EventBatch:
     def add(self, event_type: str, payload: dict[str, Any]) -> None: ...
     def add_canonical(self, event_type: str, payload: bytes) -> None: ...
 
+KEPT: int
+MISPLACED: int
+KNOWN: int
+FULL: int
+
+class Room:
+    left: int
+    def __init__(self, left: int, most_resolutions: int) -> None: ...
+    @property
+    def most_resolutions(self) -> int: ...
+
 class Ledger:
-    def __init__(self, sequence: int = 0, head: str = ..., last_us: int = 0, actions: int = 0) -> None: ...
+    requests: set[str] | None
+    resolutions: dict[str, Any] | None
+    def __init__(
+        self, room: Room, sequence: int = 0, head: str = ..., last_us: int = 0, actions: int = 0
+    ) -> None: ...
+    @property
+    def room(self) -> Room: ...
     @property
     def pieces(self) -> list[int | bytes]: ...
     @property
@@ -58,5 +75,22 @@ class Ledger:
     @property
     def head(self) -> str: ...
     def takes(self, expected_head: str, batch: EventBatch) -> bool: ...
-    def add(self, batch: EventBatch, actions: int = 0) -> None: ...
+    def knows(self, request_id: str | None = None) -> bool: ...
+    def append(
+        self,
+        expected_head: str,
+        batch: EventBatch,
+        actions: int = 0,
+        request_id: str | None = None,
+        resolution_id: str | None = None,
+        resolution: object = None,
+    ) -> int: ...
+    def add(
+        self,
+        batch: EventBatch,
+        actions: int = 0,
+        request_id: str | None = None,
+        resolution_id: str | None = None,
+        resolution: object = None,
+    ) -> None: ...
     def close(self) -> None: ...

@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Size
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -24,6 +25,15 @@ cdef enum:
 
 cdef int64_t TIME_MAX = 253402300799999999LL  # 9999-12-31T23:59:59.999999Z
 cdef str ZEROS = "0" * 64
+
+# What a ledger answers to a batch.
+cdef enum:
+    _KEPT
+    _MISPLACED
+    _KNOWN
+    _FULL
+
+KEPT, MISPLACED, KNOWN, FULL = _KEPT, _MISPLACED, _KNOWN, _FULL
 
 
 cdef void _two_digits(int value, char *out) noexcept nogil:
@@ -343,14 +353,26 @@ cdef class EventBatch:
         return f"EventBatch(first_sequence={self.first_sequence}, count={self.count}, head={self.head!r})"
 
 
+cdef class Room:
+    """What some ledgers share: how many more events they may keep, and how many resolutions each of them keeps."""
+
+    def __init__(self, int64_t left, Py_ssize_t most_resolutions):
+        self.left = left
+        self.most_resolutions = most_resolutions
+
+
 cdef class Ledger:
-    """Keep the batches of one session in memory. Not for use by two threads at once.
+    """Keep the batches of one session in memory, and what has been asked and answered. One thread at a time.
 
     `pieces` has for each batch the sequence of its first event, then its lines; `actions` counts what came with them.
+    `requests` and `resolutions` (the newest) are by their ids; None before the first.
     """
 
-    def __init__(self, int64_t sequence=0, str head not None=ZEROS, int64_t last_us=0, int64_t actions=0):
+    def __init__(
+        self, Room room not None, int64_t sequence=0, str head not None=ZEROS, int64_t last_us=0, int64_t actions=0
+    ):
         memcpy(self.head_text, digest_text(head, "head"), 64)
+        self.room = room
         self.pieces = []
         self.sequence = sequence
         self.last_us = last_us
@@ -361,8 +383,7 @@ cdef class Ledger:
         """The hash of the last event, 64 zeros before the first."""
         return PyUnicode_DecodeASCII(self.head_text, 64, NULL)
 
-    def takes(self, str expected_head not None, EventBatch batch not None) -> bool:
-        """Say whether the lines end at `expected_head`, and `batch` goes on from there."""
+    cdef bint goes_on(self, str expected_head, EventBatch batch) except -1:
         cdef Py_ssize_t n = 0
         cdef const char *expected = PyUnicode_AsUTF8AndSize(expected_head, &n)
         return (
@@ -373,13 +394,67 @@ cdef class Ledger:
             and batch.first_sequence == self.sequence
         )
 
-    def add(self, EventBatch batch not None, int64_t actions=0) -> None:
-        """Keep a batch that it `takes`."""
-        self.pieces += (self.sequence, batch.data)
+    cdef int keep(
+        self, EventBatch batch, int64_t actions, str request_id, str resolution_id, object resolution
+    ) except -1:
+        # INVARIANT: what can fail, for want of memory, comes first and is undone; nobody sees a part of this.
+        cdef Py_ssize_t n = len(self.pieces)
+        cdef bytes lines = batch.data
+        if request_id is not None and self.requests is None:
+            self.requests = set()
+        if resolution_id is not None and self.resolutions is None:
+            self.resolutions = {}
+        try:
+            self.pieces.append(self.sequence)
+            self.pieces.append(lines)
+            if request_id is not None:
+                self.requests.add(request_id)
+            if resolution_id is not None:
+                self.resolutions[resolution_id] = resolution
+        except BaseException:
+            del self.pieces[n:]
+            if request_id is not None:
+                self.requests.discard(request_id)
+            raise
+        self.room.left -= batch.count
         self.sequence += batch.count
         self.last_us = batch.now_us
         self.actions += actions
         memcpy(self.head_text, batch.head_text, 64)
+        if resolution_id is not None and PyDict_Size(self.resolutions) > self.room.most_resolutions:
+            for oldest in self.resolutions:
+                del self.resolutions[oldest]
+                break
+        return 0
+
+    def takes(self, str expected_head not None, EventBatch batch not None) -> bool:
+        """Say whether the lines end at `expected_head`, and `batch` goes on from there."""
+        return self.goes_on(expected_head, batch)
+
+    def knows(self, str request_id=None) -> bool:
+        """Say whether a request of that id was kept."""
+        return request_id is not None and self.requests is not None and request_id in self.requests
+
+    def append(
+        self, str expected_head not None, EventBatch batch not None, int64_t actions=0, str request_id=None,
+        str resolution_id=None, object resolution=None
+    ) -> int:
+        """Keep a batch and what comes with it, or say why not: `MISPLACED`, `KNOWN`, `FULL`; `KEPT` is 0."""
+        if not self.goes_on(expected_head, batch):
+            return _MISPLACED
+        if batch.count > self.room.left:
+            return _FULL
+        if request_id is not None and self.requests is not None and request_id in self.requests:
+            return _KNOWN
+        self.keep(batch, actions, request_id, resolution_id, resolution)
+        return _KEPT
+
+    def add(
+        self, EventBatch batch not None, int64_t actions=0, str request_id=None, str resolution_id=None,
+        object resolution=None
+    ) -> None:
+        """Keep a batch that would not be refused."""
+        self.keep(batch, actions, request_id, resolution_id, resolution)
 
     def close(self) -> None:
         """Take no batch any more."""

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from cra._core.chain import EventBatch
+from cra._core.chain import FULL, MISPLACED, EventBatch
 from cra.errors import (
     ApprovalNotFound,
-    DuplicateRequest,
     SessionError,
     SessionExists,
     SessionNotFound,
@@ -22,11 +21,9 @@ from cra.errors import (
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage import _restored
 from cra.storage._counters import Counters
-from cra.storage._logs import Log, Shared, Staged, State, Stripe
+from cra.storage._logs import Log, Shared, Staged, State, Stripe, ending_of, known, lines_of
 from cra.storage.base import (
     DEFAULT_TENANT,
-    NO_CHANGE,
-    ONE_ACTION,
     ApprovalRecord,
     Change,
     Claim,
@@ -49,6 +46,7 @@ class MemoryStorage:
     name = "memory"
     durability = "none"
     blocking = False
+    append_soon = None
 
     def __init__(
         self, *, max_sessions: int = 1_000_000, max_events: int = 100_000_000, max_resolutions: int = 64
@@ -72,7 +70,6 @@ class MemoryStorage:
         self._revisions: dict[str, int] = {}
         # Sessions whose removal has landed, until they are cleared away.
         self._purged: dict[str, Log] = {}
-        self._max_resolutions = shared.max_resolutions
         shared.tenants[tenant] = self
 
     # INVARIANT: locks are taken in this order: creating, room, the stripes' in theirs, counters' by key.
@@ -95,24 +92,54 @@ class MemoryStorage:
         return sorted(store.tenant for store in stores if store._logs or any(store._documents.values()))
 
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
+        log = self._logs.get(session_id)
+        if (
+            log is None
+            or change.session is not None
+            or change.idempotency is not None
+            or change.approval is not None
+            or change.claims
+            or change.documents
+            or change.purge
+        ):
+            self._append(session_id, log, expected_head, batch, change)
+            return
+        stripe, resolution = log.stripe, change.resolution
+        while True:
+            with stripe.lock:
+                if change.catalog is not None:
+                    self._check_catalog(change.catalog)
+                if resolution is None:
+                    told = log.append(expected_head, batch, change.actions, change.request_id)
+                else:
+                    told = log.append(
+                        expected_head, batch, change.actions, change.request_id, resolution.resolution_id, resolution
+                    )
+            if not told:
+                return
+            if told == MISPLACED:
+                raise self._misplaced(log, session_id, expected_head, batch)
+            if told != FULL:
+                raise known(change.request_id)
+            self._make_room(stripe, batch.count)
+
+    def _append(self, session_id: str, log: Log | None, expected_head: str, batch: EventBatch, change: Change) -> None:
+        """Append what changes more than a session's requests and resolutions."""
         if change.documents or change.purge:
             self._administer(session_id, expected_head, batch, change)
             return
-        log = self._logs.get(session_id)
         if log is None:
             self._create(session_id, expected_head, batch, change)
             return
-        count, stripe = batch.count, log.stripe
         while True:
-            with stripe.lock:
+            with log.stripe.lock:
                 if not log.takes(expected_head, batch):
                     raise self._misplaced(log, session_id, expected_head, batch)
-                if stripe.left >= count:
-                    if change is not ONE_ACTION and change is not NO_CHANGE:
-                        self._prepare(session_id, log, change)
+                if log.stripe.left >= batch.count:
+                    self._prepare(session_id, log, change)
                     self._land(log, batch, change)
                     return
-            self._make_room(stripe, count)
+            self._make_room(log.stripe, batch.count)
 
     def _misplaced(
         self, log: Log, session_id: str, expected_head: str, batch: EventBatch
@@ -213,23 +240,21 @@ class MemoryStorage:
             log.stripe.left += log.sequence
             del self._purged[session_id]
 
+    def _check_catalog(self, catalog: int) -> None:
+        current = self._revisions.get("atlas", 0)
+        if catalog != current:
+            raise StaleCatalog(f"the atlases are at revision {current}, expected {catalog}")
+
     def _prepare(self, session_id: str, log: Log, change: Change) -> None:
         """Do everything that can still refuse a change: known ids, and claims, which are taken last."""
-        request_id, resolution, claims, state = change.request_id, change.resolution, change.claims, log.state
-        if state is not None and request_id is not None and request_id in state.requests:
-            raise DuplicateRequest(f"request_id `{request_id}` was used in this session", pointer="/request_id")
-        if change.catalog is not None and change.catalog != self._revisions.get("atlas", 0):
-            raise StaleCatalog(
-                f"the atlases are at revision {self._revisions.get('atlas', 0)}, expected {change.catalog}"
-            )
-        if state is None:
-            if request_id is None and resolution is None and change.approval is None and not claims:
-                if change.idempotency is None:
-                    return
+        claims, state = change.claims, log.state
+        if log.knows(change.request_id):
+            raise known(change.request_id)
+        if change.catalog is not None:
+            self._check_catalog(change.catalog)
+        if state is None and (change.idempotency is not None or change.approval is not None or claims):
             state = log.state = State()
-        if resolution is not None and len(state.resolutions) >= self._max_resolutions:
-            state.oldest = next(iter(state.resolutions))
-        if claims:
+        if claims and state is not None:
             self._counters.take(claims, change.claims_at_us)
             for claim in claims:
                 # A budget without a window lasts as long as its session, whose id ends the key.
@@ -242,30 +267,19 @@ class MemoryStorage:
         INVARIANT: only operators, and one call of compiled code at the end: a signal handler, which may raise, runs
         only at loops and after calls, so it finds all of this done or none.
         """
-        approvals = self._approvals
-        if change is not ONE_ACTION and change is not NO_CHANGE:
-            state = log.state
-            request_id, resolution, idempotency = change.request_id, change.resolution, change.idempotency
-            approval = change.approval
-            if change.session is not None:
-                log.record = change.session
-                if change.session.status == "ended":
-                    self._ended[change.session.session_id] = log
-            if state is not None:
-                if request_id is not None:
-                    state.requests |= {request_id}
-                if resolution is not None:
-                    if state.oldest is not None:
-                        del state.resolutions[state.oldest]
-                        state.oldest = None
-                    state.resolutions[resolution.resolution_id] = resolution
-                if idempotency is not None:
-                    state.idempotency[idempotency.key] = idempotency
-                if approval is not None:
-                    if approval.approval_id not in approvals:
-                        state.approvals += [approval.approval_id]
-                    approvals[approval.approval_id] = approval
-        log.stripe.left -= batch.count
+        approvals, state = self._approvals, log.state
+        idempotency, approval, resolution = change.idempotency, change.approval, change.resolution
+        if change.session is not None:
+            log.record = change.session
+            if change.session.status == "ended":
+                self._ended[change.session.session_id] = log
+        if state is not None:
+            if idempotency is not None:
+                state.idempotency[idempotency.key] = idempotency
+            if approval is not None:
+                if approval.approval_id not in approvals:
+                    state.approvals += [approval.approval_id]
+                approvals[approval.approval_id] = approval
         if staged is not None:
             self._documents = staged.documents
             self._revisions = staged.revisions
@@ -273,7 +287,8 @@ class MemoryStorage:
             if staged.new:
                 self._logs |= staged.new
                 self._shared.sessions += 1
-        log.add(batch, change.actions)
+        resolution_id = None if resolution is None else resolution.resolution_id
+        log.add(batch, change.actions, change.request_id, resolution_id, resolution)
 
     # Room for events: a stripe is granted some at a time, and gives up what it has left when there is no more.
 
@@ -312,16 +327,15 @@ class MemoryStorage:
             return log.session(), Head(log.sequence, log.head, log.last_us)
 
     def resolution(self, session_id: str, resolution_id: str) -> ResolutionRecord | None:
-        state = self._log(session_id).state
-        return None if state is None else state.resolutions.get(resolution_id)
+        return self._log(session_id).resolution(resolution_id)
 
     def latest_resolution(self, session_id: str, action_id: str | None, now_us: int) -> ResolutionRecord | None:
         log = self._log(session_id)
-        if log.state is not None:
-            with log.stripe.lock:
-                for record in reversed(log.state.resolutions.values()):
-                    if now_us < record.expires_us and (action_id is None or action_id in record.offered):
-                        return record
+        with log.stripe.lock:
+            record: ResolutionRecord
+            for record in reversed((log.resolutions or {}).values()):
+                if now_us < record.expires_us and (action_id is None or action_id in record.offered):
+                    return record
         return None
 
     def idempotency(self, session_id: str, key: str) -> IdempotencyRecord | None:
@@ -361,19 +375,9 @@ class MemoryStorage:
     def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
         log = self._log(session_id)
         with log.stripe.lock:
-            chunks: list[Any] = list(log.pieces)
+            pieces: list[Any] = list(log.pieces)
             total = log.sequence
-        last = total if count is None else min(total, first + count)
-        if first >= last:
-            return b""
-        firsts, lines = chunks[::2], chunks[1::2]
-        start = bisect_right(firsts, first) - 1
-        stop = bisect_right(firsts, last - 1)
-        data = b"".join(lines[start:stop])
-        skipped = first - firsts[start]
-        if not skipped and last == (firsts[stop] if stop < len(firsts) else total):
-            return data
-        return b"".join(data.splitlines(keepends=True)[skipped : skipped + last - first])
+        return lines_of(pieces, total, first, count)
 
     def sessions(
         self, *, agent_id: str | None = None, status: str | None = None, after: str | None = None, limit: int = 100
@@ -391,14 +395,14 @@ class MemoryStorage:
         return found
 
     def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
-        found = sorted([log.session() for log in list(self._ended.values())], key=_ending)
+        found = sorted([log.session() for log in list(self._ended.values())], key=ending_of)
         if after is not None:
             last = self._log(after).record
             if last.status != "ended":
                 raise SessionNotFound(f"session `{after}` has not ended")
-            found = found[bisect_right(found, _ending(last), key=_ending) :]
+            found = found[bisect_right(found, ending_of(last), key=ending_of) :]
         if before_us is not None:
-            found = [record for record in found if _ending(record)[0] < before_us]
+            found = [record for record in found if ending_of(record)[0] < before_us]
         return found[: max(0, limit)]
 
     def ended_count(self) -> int:
@@ -439,8 +443,8 @@ class MemoryStorage:
             return SessionDump(
                 record=log.session(),
                 events=lines,
-                requests=tuple(sorted(state.requests)),
-                resolutions=tuple(state.resolutions.values()),
+                requests=tuple(sorted(log.requests or ())),
+                resolutions=tuple((log.resolutions or {}).values()),
                 idempotency=tuple(state.idempotency.values()),
                 approvals=tuple([record for record in approvals if record is not None]),
             )
@@ -457,9 +461,9 @@ class MemoryStorage:
             for piece in restored.pieces:
                 log.pieces.extend(piece)
             state = log.state = State()
-            state.requests = set(dump.requests)
-            kept = dump.resolutions[-self._max_resolutions :]
-            state.resolutions = {record.resolution_id: record for record in kept}
+            log.requests = set(dump.requests)
+            kept = dump.resolutions[-log.stripe.most_resolutions :]
+            log.resolutions = {record.resolution_id: record for record in kept}
             state.idempotency = {record.key: record for record in dump.idempotency}
             state.approvals = [record.approval_id for record in dump.approvals]
             approvals = {record.approval_id: record for record in dump.approvals}
@@ -489,7 +493,3 @@ class MemoryStorage:
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
-
-
-def _ending(record: SessionRecord) -> tuple[int, str]:
-    return record.ended_us or 0, record.session_id

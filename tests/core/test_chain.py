@@ -12,7 +12,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cra._core.canonical import dumps
-from cra._core.chain import Chain, EventBatch, Ledger, Verdict, Verifier, verify
+from cra._core.chain import (
+    FULL,
+    KEPT,
+    KNOWN,
+    MISPLACED,
+    Chain,
+    EventBatch,
+    Ledger,
+    Room,
+    Verdict,
+    Verifier,
+    verify,
+)
 from cra.errors import InvalidInput, NotCanonical
 
 SESSION = "018f2b4e-7e1b-7c3a-8d2e-000000000001"
@@ -639,25 +651,52 @@ def test_a_changed_byte_in_a_payload_is_accepted_exactly_if_it_stays_canonical(a
 
 def test_a_ledger_takes_only_the_batch_that_continues_it() -> None:
     chain, other = Chain(SESSION, TRACE), Chain(SESSION, TRACE)
-    ledger = Ledger()
+    room = Room(8, 64)
+    ledger = Ledger(room)
     lines = b""
     for count in (1, 3, 2):
-        batch = chain.begin(1_750_000_000_000_000, bytes(16))
-        for number in range(count):
-            batch.add("action.requested", {"number": number})
+        batch = _batch_of(chain, count)
         assert ledger.takes(chain.head, batch)
-        assert not ledger.takes("f" * 64, batch) and not ledger.takes("", batch)
+        for wrong in ("f" * 64, ""):
+            assert not ledger.takes(wrong, batch) and ledger.append(wrong, batch) == MISPLACED
         ledger.add(batch, actions=1)
-        assert not ledger.takes(batch.head, batch)
+        assert not ledger.takes(batch.head, batch) and ledger.append(batch.head, batch) == MISPLACED
         chain.advance(batch)
         lines += batch.data
     assert b"".join(ledger.pieces[1::2]) == lines and ledger.pieces[::2] == [0, 1, 4]
     assert (ledger.sequence, ledger.head, ledger.last_us, ledger.actions) == (6, chain.head, chain.last_us, 3)
-    late = other.begin(1_750_000_000_000_000, bytes(16))
-    late.add("action.requested", {})
+    assert room.left == 2
+    late = _batch_of(other, 1)
     assert not ledger.takes(ledger.head, late)
     following = chain.begin(1_750_000_000_000_000, bytes(16))
-    resumed = Ledger(6, chain.head, chain.last_us, 3)
+    resumed = Ledger(room, 6, chain.head, chain.last_us, 3)
     assert resumed.takes(chain.head, following)
     ledger.close()
-    assert not ledger.takes(chain.head, following)
+    assert not ledger.takes(chain.head, following) and ledger.append(chain.head, following) == MISPLACED
+
+
+def test_a_ledger_refuses_what_has_no_room_or_was_asked_before_and_then_keeps_nothing() -> None:
+    chain = Chain(SESSION, TRACE)
+    ledger = Ledger(Room(3, 2))
+    first = _batch_of(chain, 2)
+    assert not ledger.knows("r1") and not ledger.knows(None)
+    assert ledger.append(chain.head, first, 1, "r1", "one", 1) == KEPT
+    chain.advance(first)
+    held = ledger.pieces[:]
+    assert ledger.append(chain.head, _batch_of(chain, 2), 1, "r2", "two", 2) == FULL
+    assert ledger.append(chain.head, _batch_of(chain, 1), 1, "r1", "two", 2) == KNOWN
+    assert (ledger.pieces, ledger.actions, ledger.requests, ledger.resolutions) == (held, 1, {"r1"}, {"one": 1})
+    ledger.room.left = 10
+    for number in (2, 3):
+        batch = _batch_of(chain, 1)
+        assert ledger.append(chain.head, batch, 0, f"r{number}", str(number), number) == KEPT
+        chain.advance(batch)
+    # The newest two.
+    assert ledger.resolutions == {"2": 2, "3": 3} and ledger.knows("r1")
+
+
+def _batch_of(chain: Chain, count: int) -> EventBatch:
+    batch = chain.begin(1_750_000_000_000_000, bytes(16))
+    for number in range(count):
+        batch.add("action.requested", {"number": number})
+    return batch
