@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from cra.errors import MissingExtra, Unauthenticated
 from cra.server.auth.directory import Directory, Part
 from cra.server.auth.fetch import is_loopback
-from cra.server.auth.keys import Lock, opens_nothing, read_key
+from cra.server.auth.keys import Lock, Presented, opens_nothing, read_key
 from cra.server.auth.proxy import Proxy, ProxyRefused
 from cra.server.auth.settings import AuthSettings
 from cra.server.identity import Identity
@@ -55,12 +55,35 @@ class Authenticator:
 
     async def __call__(self, scope: MutableMapping[str, Any]) -> Identity:
         """Return who calls, and count the call; raises `Unauthenticated`, `RateLimited`."""
-        identity = await self._identify(scope)
-        if self._throttle is not None:
-            self._throttle.check(identity)
+        kind, text = self._shown(scope)
+        if kind == _KEY:
+            presented = _read(text)
+            identity = self._by_key(presented, await self.directory.part(presented.tenant))
+        elif kind == _TOKEN:
+            identity = await self._by_token(text)
+        elif kind == _PROXY:
+            identity = await self._by_proxy(scope)
+        else:
+            identity = self._nearby(scope)
+        self.count(identity)
         return identity
 
-    async def _identify(self, scope: MutableMapping[str, Any]) -> Identity:
+    def known(self, scope: MutableMapping[str, Any]) -> Identity | None:
+        """Return who calls, as calling it does, if nothing has to be waited for to know; it is not counted."""
+        kind, text = self._shown(scope)
+        if kind == _KEY:
+            presented = _read(text)
+            part = self.directory.fresh(presented.tenant)
+            return None if part is None else self._by_key(presented, part)
+        return self._nearby(scope) if kind == _NOBODY else None
+
+    def count(self, identity: Identity) -> None:
+        """Count a call; raises `RateLimited`."""
+        if self._throttle is not None:
+            self._throttle.check(identity)
+
+    def _shown(self, scope: MutableMapping[str, Any]) -> tuple[int, bytes]:
+        """Return which credential a request carries, and its text."""
         bearer = key = None
         proxied = False
         count = 0
@@ -75,24 +98,19 @@ class Authenticator:
                 proxied = True
         if count + proxied != 1:
             if count + proxied == 0 and self._dev:
-                return self._nearby(scope)
+                return _NOBODY, b""
             raise _refused("there is no credential" if count + proxied == 0 else "there are two credentials")
         if proxied:
-            return await self._by_proxy(scope)
-        if bearer is not None:
-            # The scheme may be written in any case; everything behind it is the credential.
-            if bearer[:7].lower() != b"bearer ":
-                raise _refused("the scheme is not Bearer")
-            text = bearer[7:]
-            return await (self._by_key(text) if text[:4] == b"cra_" else self._by_token(text))
-        return await self._by_key(key or b"")
+            return _PROXY, b""
+        if bearer is None:
+            return _KEY, key or b""
+        # The scheme may be written in any case; everything behind it is the credential.
+        if bearer[:7].lower() != b"bearer ":
+            raise _refused("the scheme is not Bearer")
+        text = bearer[7:]
+        return (_KEY if text[:4] == b"cra_" else _TOKEN), text
 
-    async def _by_key(self, text: bytes) -> Identity:
-        # PERF: the secret is hashed for each call, 0.6 us, so nothing has to keep what was presented.
-        presented = read_key(text)
-        if presented is None:
-            raise _refused("the key is not one of ours")
-        part = await self.directory.part(presented.tenant)
+    def _by_key(self, presented: Presented, part: Part | None) -> Identity:
         lock = part.keys.get(presented.key_id) if part is not None else None
         if part is None or lock is None:
             opens_nothing(presented.secret_digest)
@@ -155,6 +173,9 @@ class Authenticator:
 
 _MAX_KNOWN = 100_000
 
+# What a request can carry.
+_KEY, _TOKEN, _PROXY, _NOBODY = range(4)
+
 _DEV = Identity(
     tenant=DEFAULT_TENANT,
     subject="dev",
@@ -162,6 +183,14 @@ _DEV = Identity(
     permissions=permissions_of(("admin",), DEFAULT_TENANT),
     credential="dev",
 )
+
+
+def _read(text: bytes) -> Presented:
+    # PERF: the secret is hashed for each call, 0.6 us, so nothing has to keep what was presented.
+    presented = read_key(text)
+    if presented is None:
+        raise _refused("the key is not one of ours")
+    return presented
 
 
 def _is_near(origin: str) -> bool:

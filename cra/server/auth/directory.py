@@ -101,20 +101,27 @@ class Directory:
         # Grows when this process changes tenants: what was asked before that is no longer the answer.
         self._epoch = 0
 
+    def fresh(self, tenant: str) -> Part | None:
+        """Return a tenant's keys and roles if they are known, and as new as they have to be; None does not say more."""
+        part = self._parts.get(tenant)
+        if part is None:
+            return None
+        age = self._monotonic() - part.asked
+        if age < _REFRESH_S:
+            return part
+        if age < _STALE_S:
+            self._fly(tenant)
+            return part
+        return None
+
     async def part(self, tenant: str) -> Part | None:
         """Return a tenant's keys and roles, None when there is no such tenant; raises `StorageError`."""
-        now = self._monotonic()
-        part = self._parts.get(tenant)
+        part = self.fresh(tenant)
         if part is not None:
-            age = now - part.asked
-            if age < _REFRESH_S:
-                return part
-            if age < _STALE_S:
-                self._fly(tenant)
-                return part
-        elif tenant not in self._names:
+            return part
+        if tenant not in self._parts and tenant not in self._names:
             # Whatever names a flood makes up, the store is asked for all of them at once, every two seconds.
-            if now - self._names_asked >= _STALE_S:
+            if self._monotonic() - self._names_asked >= _STALE_S:
                 await asyncio.shield(self._fly(SYSTEM_TENANT))
             if tenant not in self._names:
                 return None
