@@ -555,7 +555,7 @@ class CallTimeout(ServiceError):
 
 
 class RateLimited(ServiceError):
-    """The credential or the tenant has used up its share of the service; `details` has the seconds to wait."""
+    """A credential, tenant or address has used up its share of the service; `details` has the seconds to wait."""
 
     code = "rate_limited"
     status = 429

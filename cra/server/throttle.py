@@ -16,8 +16,8 @@ class Throttle:
     """
 
     def __init__(self, settings: ThrottleSettings) -> None:
-        self._key = _limiter(settings.key_per_second, settings.key_burst, settings.max_tracked)
-        self._tenant = _limiter(settings.tenant_per_second, settings.tenant_burst, settings.max_tracked)
+        self._key = limiter(settings.key_per_second, settings.key_burst, settings.max_tracked)
+        self._tenant = limiter(settings.tenant_per_second, settings.tenant_burst, settings.max_tracked)
 
     def check(self, identity: Identity) -> None:
         """Count one call; raises `RateLimited` when the credential or its tenant has none left."""
@@ -38,7 +38,8 @@ class Throttle:
             )
 
 
-def _limiter(per_second: int, burst: int, tracked: int) -> Throttled | None:
+def limiter(per_second: int, burst: int, tracked: int) -> Throttled | None:
+    """Return what counts by name, `tracked` names at most; None where `per_second` is 0, no limit."""
     if per_second == 0:
         return None
     return Throttled(

@@ -172,7 +172,7 @@ def place(folder: Path) -> Iterator[Place]:
     settings = ServiceSettings(
         storage="memory",
         shutdown_seconds=5,
-        auth={"issuers": [issuer], "throttle": {"key_per_second": 0, "tenant_per_second": 0}},
+        auth={"issuers": [issuer], "throttle": {"failures_per_second": 0}},
     )
     store = MemoryStorage(max_sessions=100_000, max_events=10_000_000)
     with running(settings, storage=store, atlases=(desk(),), register=register) as service:

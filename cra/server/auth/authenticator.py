@@ -19,6 +19,7 @@ from cra.server.roles import permissions_of
 from cra.storage.base import DEFAULT_TENANT, Storage
 
 if TYPE_CHECKING:
+    from cra.server.auth.failures import Failures
     from cra.server.auth.jwt import Claims, Tokens
     from cra.server.throttle import Throttle
 
@@ -49,38 +50,56 @@ class Authenticator:
         self._proxy = Proxy(settings.proxy) if settings.proxy is not None else None
         self._proxied: frozenset[bytes] = self._proxy.headers if self._proxy is not None else frozenset()
         self._throttle = _throttle(settings)
+        self._failures = _failures(settings, monotonic)
         self._tokens = _tokens(settings, now_us, monotonic) if settings.issuers else None
         # Worked out once for each key as long as it and the tenant's roles stay what they are.
         self._known: dict[str, tuple[Lock, Mapping[str, tuple[str, ...]], Identity]] = {}
 
     async def __call__(self, scope: MutableMapping[str, Any]) -> Identity:
         """Return who calls, and count the call; raises `Unauthenticated`, `RateLimited`."""
-        kind, text = self._shown(scope)
-        if kind == _KEY:
-            presented = _read(text)
-            identity = self._by_key(presented, await self.directory.part(presented.tenant))
-        elif kind == _TOKEN:
-            identity = await self._by_token(text)
-        elif kind == _PROXY:
-            identity = await self._by_proxy(scope)
-        else:
-            identity = self._nearby(scope)
+        # PERF: the address of a good call is looked at only while some address is shut out.
+        if self._failures.shut:
+            self._failures.check(scope)
+        try:
+            identity = await self._identify(scope)
+        except Unauthenticated as error:
+            raise self._counted(error, scope) from None
         self.count(identity)
         return identity
 
-    def known(self, scope: MutableMapping[str, Any]) -> Identity | None:
-        """Return who calls, as calling it does, if nothing has to be waited for to know; it is not counted."""
+    async def _identify(self, scope: MutableMapping[str, Any]) -> Identity:
         kind, text = self._shown(scope)
         if kind == _KEY:
             presented = _read(text)
-            part = self.directory.fresh(presented.tenant)
-            return None if part is None else self._by_key(presented, part)
-        return self._nearby(scope) if kind == _NOBODY else None
+            return self._by_key(presented, await self.directory.part(presented.tenant))
+        if kind == _TOKEN:
+            return await self._by_token(text)
+        return await self._by_proxy(scope) if kind == _PROXY else self._nearby(scope)
+
+    def known(self, scope: MutableMapping[str, Any]) -> Identity | None:
+        """Return who calls, as calling it does, if nothing has to be waited for to know; it is not counted."""
+        if self._failures.shut:
+            self._failures.check(scope)
+        try:
+            kind, text = self._shown(scope)
+            if kind == _KEY:
+                presented = _read(text)
+                part = self.directory.fresh(presented.tenant)
+                return None if part is None else self._by_key(presented, part)
+            return self._nearby(scope) if kind == _NOBODY else None
+        except Unauthenticated as error:
+            raise self._counted(error, scope) from None
 
     def count(self, identity: Identity) -> None:
         """Count a call; raises `RateLimited`."""
         if self._throttle is not None:
             self._throttle.check(identity)
+
+    def _counted(self, error: Unauthenticated, scope: MutableMapping[str, Any]) -> Unauthenticated:
+        """Return a refusal that has been counted for the address it goes to; raises `RateLimited`."""
+        if not isinstance(error, NothingPresented):
+            self._failures.count(scope)
+        return error
 
     def _shown(self, scope: MutableMapping[str, Any]) -> tuple[int, bytes]:
         """Return which credential a request carries, and its text."""
@@ -99,7 +118,9 @@ class Authenticator:
         if count + proxied != 1:
             if count + proxied == 0 and self._dev:
                 return _NOBODY, b""
-            raise _refused("there is no credential" if count + proxied == 0 else "there are two credentials")
+            if count + proxied == 0:
+                raise _refused("there is no credential", kind=NothingPresented)
+            raise _refused("there are two credentials")
         if proxied:
             return _PROXY, b""
         if bearer is None:
@@ -161,13 +182,13 @@ class Authenticator:
         """Return the identity of development: everything in the default tenant, for this machine's own programs."""
         client = scope.get("client")
         if client is None or not is_loopback(client[0]):
-            raise _refused("development mode is for loopback", _DEV_HINT)
+            raise _refused("development mode is for loopback", _DEV_HINT, NothingPresented)
         for name, value in scope["headers"]:
             # A page of somebody else in a browser on this machine is not this machine's own program.
             if name == b"host" and not _is_near("//" + value.decode("latin-1")):
-                raise _refused("the host is not loopback", _DEV_HINT)
+                raise _refused("the host is not loopback", _DEV_HINT, NothingPresented)
             if name == b"origin" and not _is_near(value.decode("latin-1")):
-                raise _refused("the origin is not loopback", _DEV_HINT)
+                raise _refused("the origin is not loopback", _DEV_HINT, NothingPresented)
         return _DEV
 
 
@@ -206,10 +227,20 @@ def _throttle(settings: AuthSettings) -> Throttle | None:
     try:
         from cra.server.throttle import Throttle
     except ImportError as error:
-        raise MissingExtra(
-            f"rate limits need the package `{error.name}`", hint="pip install 'cra-core[server]'"
-        ) from None
+        raise _without(error) from None
     return Throttle(settings.throttle)
+
+
+def _failures(settings: AuthSettings, monotonic: Callable[[], float]) -> Failures:
+    try:
+        from cra.server.auth.failures import Failures
+    except ImportError as error:
+        raise _without(error) from None
+    return Failures(settings.throttle, () if settings.proxy is None else settings.proxy.networks(), monotonic)
+
+
+def _without(error: ImportError) -> MissingExtra:
+    return MissingExtra(f"rate limits need the package `{error.name}`", hint="pip install 'cra-core[server]'")
 
 
 def _tokens(settings: AuthSettings, now_us: Callable[[], int], monotonic: Callable[[], float]) -> Tokens:
@@ -248,9 +279,15 @@ def _identity_of_claims(claims: Claims, part: Part) -> Identity:
     )
 
 
+class NothingPresented(Unauthenticated):
+    """There was no credential, so nothing was guessed."""
+
+
 def _refused(
-    why: str, hint: str = "send `Authorization: Bearer` with a key or token that is good now"
+    why: str,
+    hint: str = "send `Authorization: Bearer` with a key or token that is good now",
+    kind: type[Unauthenticated] = Unauthenticated,
 ) -> Unauthenticated:
     """Return the one answer to every credential that is not good; why is for the log."""
     _log.info("refused: %s", why)
-    return Unauthenticated("the call has no credential, or one that is not good", hint=hint)
+    return kind("the call has no credential, or one that is not good", hint=hint)

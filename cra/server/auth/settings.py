@@ -24,6 +24,7 @@ Seconds = Annotated[int, Meta(ge=0, le=30 * 86_400)]
 TenantName = Annotated[str, Meta(pattern="^[a-z][a-z0-9-]{0,62}$(?!\\n)")]
 HeaderName = Annotated[str, Meta(pattern="^[A-Za-z0-9-]{1,64}$(?!\\n)")]
 PlainText = Annotated[str, Meta(min_length=1, max_length=255)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Secret:
@@ -132,16 +133,23 @@ class ProxySettings(_Settings, frozen=True):
         optional = (self.tenant_header, self.roles_header, self.agent_header)
         return [self.secret_header, self.subject_header, *(name for name in optional if name is not None)]
 
-    def networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    def networks(self) -> tuple[Network, ...]:
         """Return the peers as networks."""
-        try:
-            return [ipaddress.ip_network(peer) for peer in self.peers]
-        except ValueError:
-            raise ConfigInvalid(f"proxy: peers is {list(self.peers)}, expected addresses or networks") from None
+        return _networks("proxy: peers", self.peers)
+
+
+def _networks(what: str, words: Words) -> tuple[Network, ...]:
+    try:
+        return tuple([ipaddress.ip_network(word) for word in words])
+    except ValueError:
+        raise ConfigInvalid(f"{what} is {list(words)}, expected addresses or networks") from None
 
 
 class ThrottleSettings(_Settings, frozen=True):
     """Calls a second and how many may come at once, for each credential and each tenant; 0 is no limit.
+
+    Refused credentials are counted for the address they come from: that of the connection, or, from one of the
+    `proxies`, the last one in `address_header`; a proxy without it is not counted.
 
     One process counts its own calls, so N processes let N times as many through.
     """
@@ -150,7 +158,18 @@ class ThrottleSettings(_Settings, frozen=True):
     key_burst: Annotated[int, Meta(ge=1, le=10_000_000)] = 1000
     tenant_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     tenant_burst: Annotated[int, Meta(ge=1, le=10_000_000)] = 5000
+    failures_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 10
+    failure_burst: Annotated[int, Meta(ge=1, le=10_000_000)] = 100
+    proxies: Words = ()
+    address_header: HeaderName | None = None
     max_tracked: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+
+    def __post_init__(self) -> None:
+        self.networks()
+
+    def networks(self) -> tuple[Network, ...]:
+        """Return the proxies as networks."""
+        return _networks("throttle: proxies", self.proxies)
 
 
 class AuthSettings(_Settings, frozen=True):
