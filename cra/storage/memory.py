@@ -21,7 +21,7 @@ from cra.errors import (
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage import _restored
 from cra.storage._counters import Counters
-from cra.storage._logs import Log, Shared, Staged, State, Stripe, ending_of, known, lines_of
+from cra.storage._logs import Log, Order, Shared, Staged, State, Stripe, ending_of, known, lines_of
 from cra.storage.base import (
     DEFAULT_TENANT,
     ApprovalRecord,
@@ -61,6 +61,7 @@ class MemoryStorage:
         self.tenant = tenant
         self._shared = shared
         self._logs: dict[str, Log] = {}
+        self._order = Order()
         # Those of them that have ended.
         self._ended: dict[str, Log] = {}
         self._counters = Counters()
@@ -229,6 +230,7 @@ class MemoryStorage:
         """Clear away what was purged; done again when it was interrupted."""
         for session_id, log in self._purged.copy().items():
             self._ended.pop(session_id, None)
+            self._order.forget()
             if self._logs.pop(session_id, None) is not None:
                 self._shared.sessions -= 1
             # Whoever still holds this log finds no head to append to.
@@ -382,12 +384,15 @@ class MemoryStorage:
     def sessions(
         self, *, agent_id: str | None = None, status: str | None = None, after: str | None = None, limit: int = 100
     ) -> list[SessionRecord]:
+        with self._shared.creating:
+            order = self._order.of(self._logs)
         found: list[SessionRecord] = []
-        for session_id in sorted(self._logs):
+        for place in range(0 if after is None else bisect_right(order, after), len(order)):
             if len(found) >= limit:
                 break
-            log = self._logs.get(session_id)
-            if log is None or (after is not None and session_id <= after):
+            # One may be purged while they are read.
+            log = self._logs.get(order[place])
+            if log is None:
                 continue
             record = log.session()
             if agent_id in (None, record.agent_id) and status in (None, record.status):

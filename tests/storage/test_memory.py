@@ -3,6 +3,7 @@
 import dis
 import inspect
 from pathlib import Path
+from random import Random
 from threading import Barrier
 
 import pytest
@@ -69,6 +70,28 @@ def test_what_is_purged_makes_room() -> None:
         writer.end()
         admin.append(purging(writer.session_id))
     assert len(store.sessions()) == 1
+
+
+def test_pages_have_every_session_whatever_comes_and_goes_between_them() -> None:
+    random, store = Random(7), MemoryStorage()
+    admin = Writer(store)
+    writers = {admin.session_id: admin}
+    for _ in range(300):
+        others = [one for one in writers.values() if one is not admin]
+        if others and random.randrange(3) == 0:
+            gone = writers.pop(random.choice(others).session_id)
+            gone.end()
+            admin.append(purging(gone.session_id))
+            again = gone.session_id if random.randrange(2) else None
+        else:
+            again = None
+        if again is not None or random.randrange(3):
+            writer = Writer(store, session_id=again)
+            writers[writer.session_id] = writer
+        found: list[str] = []
+        while page := store.sessions(after=found[-1] if found else None, limit=random.randrange(1, 40)):
+            found += [record.session_id for record in page]
+        assert found == sorted(writers)
 
 
 def test_a_session_that_did_not_fit_leaves_nothing() -> None:
