@@ -202,6 +202,17 @@ class RuntimeBase:
                 hint="set the sender's clock",
             )
 
+    @property
+    def _waits(self) -> bool:
+        """Whether the store may make its callers wait."""
+        return self._kernel.storage.blocking
+
+    def _answer_here(self, request: Request) -> bytes:
+        """Answer a resolve request in the calling thread; it waits for the store."""
+        session = self._kernel.live(request.requester.session_id).record
+        self._check(session, request)
+        return self._kernel.resolve(session.session_id, ask_of(request)).canonical
+
     def _request(self, request: Request | bytes | str | Mapping[str, Any]) -> Request:
         if isinstance(request, Request):
             check_request(request)

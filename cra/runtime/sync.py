@@ -9,7 +9,6 @@ from typing import Any, Literal
 from cra.protocol.carp import Operation, Request, Resolution
 from cra.protocol.fields import RiskTier
 from cra.protocol.trace import ChainVerification, Trace
-from cra.runtime import engine
 from cra.runtime._base import RuntimeBase, Simulation, verify_trace
 from cra.runtime.approvals import Approvals
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
@@ -212,10 +211,9 @@ class CRARuntime(RuntimeBase):
         request itself, and a record that cannot be written, are raised. `actor` as in `execute`.
         """
         carp = self._request(request)
-        session = self._kernel.live(carp.requester.session_id).record
-        self._check(session, carp)
         if carp.operation is Operation.RESOLVE:
-            return self._kernel.resolve(session.session_id, engine.ask_of(carp)).canonical
+            return self._answer_here(carp)
+        self._check(self._kernel.live(carp.requester.session_id).record, carp)
         return response_bytes(self._execute(self._order_of(carp, actor)).response())
 
     def simulate(
