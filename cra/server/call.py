@@ -73,6 +73,7 @@ class Stream:
 
 Answer = Response | Stream
 Handler = Callable[["Call"], Awaitable[Answer]]
+Prompt = Callable[["Call"], Response]
 
 
 def json_response(value: Any, status: int = 200, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> Response:

@@ -6,15 +6,17 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from cra._core.canonical import dumps
-from cra.errors import Forbidden, InvalidRequest
+from cra.errors import CRAError, Forbidden, InvalidRequest
 from cra.protocol.carp import Goal as GoalText
-from cra.protocol.carp import Hint, Operation
+from cra.protocol.carp import Hint, Operation, Request
 from cra.protocol.codec import decode_request
 from cra.protocol.fields import ActionId, AtlasId, Identifier, JsonObject, RiskTier, Uuid
 from cra.protocol.jsontext import decode
 from cra.runtime.calls import Order, response_bytes
 from cra.server.call import MAX_BODY_DEPTH, Answer, Call, Response
 from cra.server.sessions import absent, check_visible
+
+_RESOLVE, _EXECUTE = str(Operation.RESOLVE), str(Operation.EXECUTE)
 
 
 class Goal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +48,16 @@ async def resolve(call: Call) -> Answer:
     return await _handle(call, Operation.RESOLVE)
 
 
+def resolve_at_once(call: Call) -> Response:
+    """Answer a CARP resolve request without waiting for anything but the store, which is one that does not wait."""
+    request = _asked(call, Operation.RESOLVE)
+    try:
+        answer = call.tenant.runtime._answer_here(request)
+    except InvalidRequest as error:
+        raise _told(call, request, error) from None
+    return _answered(call, _RESOLVE, answer)
+
+
 async def execute(call: Call) -> Answer:
     """Answer a CARP execute request."""
     return await _handle(call, Operation.EXECUTE)
@@ -56,7 +68,17 @@ async def validate(call: Call) -> Answer:
     return await _handle(call, Operation.VALIDATE)
 
 
-async def _handle(call: Call, operation: Operation) -> Answer:
+async def _handle(call: Call, operation: Operation) -> Response:
+    request = _asked(call, operation)
+    try:
+        answer = await call.tenant.runtime.handle(request, actor=call.identity.subject)
+    except InvalidRequest as error:
+        raise _told(call, request, error) from None
+    return _answered(call, str(operation), answer)
+
+
+def _asked(call: Call, operation: Operation) -> Request:
+    """Return the request in a call's body; raises what keeps the caller from making it on this path."""
     request = decode_request(call.content)
     if request.operation is not operation:
         raise InvalidRequest(
@@ -64,37 +86,39 @@ async def _handle(call: Call, operation: Operation) -> Answer:
             pointer="/operation",
             hint=f"send it to /v1/{request.operation}",
         )
-    identity = call.identity
-    own = identity.agent_id is not None
-    if own and not identity.is_for(request.requester.agent_id):
+    if not call.identity.is_for(request.requester.agent_id):
         raise Forbidden(
             f"the credential acts as another agent than `{request.requester.agent_id}`",
             hint="an agent's credential speaks for that agent alone",
         )
-    try:
-        answer = await call.tenant.runtime.handle(request, actor=identity.subject)
-    except InvalidRequest as error:
-        if own and error.pointer == "/requester/agent_id":
-            # The session is another agent's, which this one is not to know.
-            raise absent(request.requester.session_id) from None
-        raise
-    return _answered(call, operation, answer)
+    return request
 
 
-def _answered(call: Call, operation: Operation, answer: bytes) -> Answer:
-    call.service.metrics.decision(str(operation), _verdict(operation, answer), call.identity.tenant)
+def _told(call: Call, request: Request, error: InvalidRequest) -> CRAError:
+    """Return what the caller may know of an error."""
+    if call.identity.agent_id is not None and error.pointer == "/requester/agent_id":
+        # The session is another agent's, which this one is not to know.
+        return absent(request.requester.session_id)
+    return error
+
+
+def _answered(call: Call, operation: str, answer: bytes) -> Response:
+    call.service.metrics.decision(operation, _verdict(operation, answer), call.identity.tenant)
     return Response(answer, media=call.media)
 
 
-def _verdict(operation: Operation, answer: bytes) -> str:
+def _verdict(operation: str, answer: bytes) -> str:
     """Return the decision's type or the execution's status.
 
     PERF: without decoding. The answer is canonical: behind the last `"decision":{` come no names but its own, and a
     string has no bare quotation mark; behind the last `"status":"` is the response's own.
     """
-    name = b'"type":"' if operation is Operation.RESOLVE else b'"status":"'
-    start = answer.rfind(b'"decision":{') if operation is Operation.RESOLVE else 0
-    at = answer.find(name, start) if operation is Operation.RESOLVE else answer.rfind(name)
+    if operation == _RESOLVE:
+        name = b'"type":"'
+        at = answer.find(name, answer.rfind(b'"decision":{'))
+    else:
+        name = b'"status":"'
+        at = answer.rfind(name)
     return answer[at + len(name) : answer.find(b'"', at + len(name))].decode()
 
 
@@ -107,7 +131,7 @@ async def resolve_goal(call: Call) -> Answer:
     session_id = call.path["session_id"]
     await check_visible(call, session_id)
     resolution = await call.tenant.runtime.resolve(session_id, goal.goal, **_rest(goal))
-    return _answered(call, Operation.RESOLVE, dumps(msgspec.to_builtins(resolution)))
+    return _answered(call, _RESOLVE, dumps(msgspec.to_builtins(resolution)))
 
 
 async def execute_call(call: Call) -> Answer:
@@ -125,7 +149,7 @@ async def execute_call(call: Call) -> Answer:
         actor=call.identity.subject,
     )
     ending = await call.tenant.runtime._execute(order)
-    return _answered(call, Operation.EXECUTE, response_bytes(ending.response()))
+    return _answered(call, _EXECUTE, response_bytes(ending.response()))
 
 
 async def simulate(call: Call) -> Answer:

@@ -17,6 +17,26 @@ if TYPE_CHECKING:
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 503: b"Service Unavailable"}
 
 
+_END, _LAST_END = b"\r\n", b"connection: close\r\n\r\n"
+
+
+class _Defaults:
+    """The headers that the server adds to every answer, as lines; another list every second."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[bytes, bytes]] = []
+        self._lines = b""
+
+    def __call__(self, pairs: list[tuple[bytes, bytes]]) -> bytes:
+        if pairs is not self._pairs:
+            self._lines = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+            self._pairs = pairs
+        return self._lines
+
+
+_defaults = _Defaults()
+
+
 def write_whole(send: Any, status: int, headers: bytes, body: bytes) -> bool:
     """Write an answer in one piece, past ASGI; False when `send` is not that of a uvicorn request that allows it.
 
@@ -28,11 +48,10 @@ def write_whole(send: Any, status: int, headers: bytes, body: bytes) -> bool:
         return False
     if cycle.disconnected:
         return True
-    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-    defaults = b"".join([b"%b: %b\r\n" % pair for pair in cycle.default_headers])
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join((STATUS_LINE[status], defaults, headers, end, body)))
+    end = _END if cycle.keep_alive else _LAST_END
+    cycle.transport.write(b"".join((STATUS_LINE[status], _defaults(cycle.default_headers), headers, end, body)))
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
@@ -71,6 +90,9 @@ class Connection(HttpToolsProtocol):
     """One connection; a head that is too long or too slow ends it, and nothing of it has reached the service.
 
     NOTE: uvicorn bounds neither, and starts its keep-alive clock only after the first answer.
+
+    A request that arrives whole and alone, on a path that may be answered at once, is; `_prompt` is true from the end
+    of its head until then. Whatever keeps it from being answered at once, it is then begun as any other.
     """
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
@@ -82,6 +104,9 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._broken = False
+        self._data = b""
+        self._prompt = False
+        self._body = b""
 
     @property
     def _latest(self) -> RequestResponseCycle | None:
@@ -126,12 +151,25 @@ class Connection(HttpToolsProtocol):
         if self._broken or self.transport.is_closing():
             return
         self._head_bytes += len(data)
+        self._data = data
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        self._data = b""
+        if self._prompt:
+            self._answer_at_once()
+        elif self._in_head and not self.transport.is_closing():
             if self._head_bytes > self._longest:
                 self._refuse(PayloadTooLarge(f"the request's head has more than {self._longest} bytes"))
             elif self._idle:
                 self._heads.setdefault(self, self.loop.time())
+
+    def on_message_begin(self) -> None:
+        """Expect a head."""
+        if self._prompt:
+            self._begin_late()  # never, if a head ends where it seems to
+        # PERF: uvicorn makes a scope here, which is only needed by requests that are not answered at once.
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """Let a request begin whose head is whole and short enough."""
@@ -142,26 +180,84 @@ class Connection(HttpToolsProtocol):
             if size > self._longest:
                 self._refuse(PayloadTooLarge(f"the request's head has {size} bytes, expected at most {self._longest}"))
                 return
+        self._prompt = self._may_be_prompt()
+        if not self._prompt:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin a request as uvicorn does."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
         super().on_headers_complete()
+
+    def _may_be_prompt(self) -> bool:
+        """Say whether the request is alone in what has arrived, all of it is there, and nothing is special about it."""
+        parser, service = self.parser, self.service
+        if service.prompt.get(self.url) != parser.get_method() or not self._idle or service.is_full:
+            return False
+        if not parser.should_keep_alive() or parser.should_upgrade() or parser.get_http_version() != "1.1":
+            return False
+        size = -1
+        for name, value in self.headers:
+            if name == b"content-length":
+                size = int(value)
+            elif name in (b"transfer-encoding", b"expect"):
+                return False
+        data = self._data
+        # What came before, and what is behind, would be another request or a piece of one.
+        return self._head_bytes == len(data) == data.find(b"\r\n\r\n") + 4 + size and not self.flow.write_paused
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        if self._prompt:
+            self._body += body
+        elif self.cycle:  # type: ignore[truthy-bool]  # as below
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Expect the next request."""
         self._in_head = True
         self._head_bytes = 0
         # PERF: `cycle` is looked at as it is; uvicorn says that it is never None, and begins with it.
-        if self.cycle:  # type: ignore[truthy-bool]  # see above
+        if not self._prompt and self.cycle:  # type: ignore[truthy-bool]  # see above
             super().on_message_complete()
 
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of a body."""
-        if self.cycle:  # type: ignore[truthy-bool]  # see above
+    def _answer_at_once(self) -> None:
+        answer = None
+        if self._in_head:
+            scope = {
+                "type": "http",
+                "method": self.parser.get_method().decode("ascii"),
+                "raw_path": self.url,
+                "query_string": b"",
+                "headers": self.headers,
+                "client": self.client,
+                "server": self.server,
+            }
+            answer = self.service.at_once(scope, self._body)
+        if answer is None:
+            self._begin_late()
+            return
+        self._prompt, self._body = False, b""
+        status, headers, content = answer
+        defaults = _defaults(self.server_state.default_headers)
+        self.transport.write(b"".join((STATUS_LINE[status], defaults, headers, _END, content)))
+        self.on_response_complete()
+
+    def _begin_late(self) -> None:
+        """Begin a request that is not answered at once after all."""
+        body, self._prompt, self._body = self._body, False, b""
+        self._begin()
+        if body:
             super().on_body(body)
+        if self._in_head:
+            super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         service = self.service
-        if service.calls - service.streams.active >= service.most_calls and not service.is_urgent(
-            cycle.scope["raw_path"]
-        ):
+        if service.is_full and not service.is_urgent(cycle.scope["raw_path"]):
             # PERF: what cannot be worked on is refused before anything is read of it, and its caller is not read again
             # for a moment: three times overloaded, refusing at once whoever comes back at once left room for a tenth
             # of the calls.
@@ -203,6 +299,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: CRAError, *, status: int | None = None) -> None:
         self._heads.pop(self, None)
         self._broken = True
+        self._prompt = False
         cycle = self._latest
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:

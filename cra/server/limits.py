@@ -17,9 +17,14 @@ class Gate:
         self.active = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a place now."""
+        return self.active < self._size and not self._waiting
+
     def try_enter(self) -> bool:
         """Take a place if there is one now."""
-        if self.active < self._size and not self._waiting:
+        if self.has_room:
             self.active += 1
             return True
         return False

@@ -19,7 +19,7 @@ from cra.server import (
     tenants,
     traces,
 )
-from cra.server.call import JSON, Handler
+from cra.server.call import JSON, Handler, Prompt
 from cra.server.media import ATLAS_JSON, ATLAS_ZIP, CARP, EVENTS, NDJSON, TRACE
 
 # Whole requests are small; an atlas is what `cra.atlas.bounds` takes as an archive.
@@ -31,12 +31,14 @@ class Route(Struct, frozen=True, kw_only=True):
 
     `takes` are the media types of its body, none when it has none; `gives` those of its answer, the first the default.
     `permission` None is for everybody. An `urgent` route is answered however busy the service is. A route that `waits`
-    is counted with the streams, not with the calls. `body_optional` lets the body be empty.
+    is counted with the streams, not with the calls. `body_optional` lets the body be empty. `at_once` does what
+    `handler` does where the tenant's store makes nobody wait.
     """
 
     method: str
     path: str
     handler: Handler
+    at_once: Prompt | None = None
     permission: str | None
     takes: tuple[str, ...] = ()
     gives: tuple[str, ...] = (JSON,)
@@ -53,6 +55,7 @@ def _route(
     handler: Handler,
     permission: str | None,
     *,
+    at_once: Prompt | None = None,
     takes: tuple[str, ...] = (),
     gives: tuple[str, ...] = (JSON,),
     query: bool = False,
@@ -65,6 +68,7 @@ def _route(
         method=method,
         path=path,
         handler=handler,
+        at_once=at_once,
         permission=permission,
         takes=takes,
         gives=gives,
@@ -92,7 +96,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/v1/sessions", sessions.page, "sessions.read", query=True),
     _route("GET", _SESSION, sessions.get, "sessions.read"),
     _route("DELETE", _SESSION, sessions.end, "sessions.end", query=True),
-    _route("POST", "/v1/resolve", carp.resolve, "carp.resolve", takes=_CARP, gives=_CARP),
+    _route("POST", "/v1/resolve", carp.resolve, "carp.resolve", at_once=carp.resolve_at_once, takes=_CARP, gives=_CARP),
     _route("POST", f"{_SESSION}/resolve", carp.resolve_goal, "carp.resolve", takes=_JSON, gives=_CARP),
     _route("POST", "/v1/execute", carp.execute, "carp.execute", takes=_CARP, gives=_CARP),
     _route("POST", f"{_SESSION}/execute", carp.execute_call, "carp.execute", takes=_JSON, gives=_CARP),
@@ -149,10 +153,14 @@ class RouteTable:
 
     def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
         self._fixed: dict[bytes, dict[str, Route]] = {}
+        # The method of each path that may be answered at once.
+        self.at_once: dict[bytes, bytes] = {}
         self._open: dict[int, list[tuple[tuple[bytes, ...], dict[str, Route]]]] = {}
         for route in routes:
             if "{" not in route.path:
                 self._fixed.setdefault(route.path.encode(), {})[route.method] = route
+                if route.at_once is not None:
+                    self.at_once[route.path.encode()] = route.method.encode()
                 continue
             parts = tuple(route.path.encode().split(b"/"))
             same = self._open.setdefault(len(parts), [])

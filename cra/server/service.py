@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from itertools import count
@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from cra.errors import (
     CallTimeout,
     CRAError,
-    Forbidden,
     InvalidRequest,
     MethodNotAllowed,
     Overloaded,
-    PayloadTooLarge,
     RequestTimeout,
     RouteNotFound,
     StorageError,
+    Unauthenticated,
 )
 from cra.server.access import AccessLog
+from cra.server.auth.authenticator import Authenticator
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
 from cra.server.connection import Connection, Waiting, whole_body, write_whole
 from cra.server.deadlines import Deadlines
 from cra.server.identity import Identity
+from cra.server.incoming import Disconnected, check_origin, check_repeated, choose_media, expect, pieces, take
 from cra.server.limits import Gate
-from cra.server.media import check_content_type, check_encoding, choose
 from cra.server.metrics import Metrics
-from cra.server.problems import problem_of, unexpected
-from cra.server.routes import Route, RouteTable
+from cra.server.problems import PROBLEM, problem_of, unexpected
+from cra.server.routes import RouteTable
 from cra.server.settings import ServiceSettings
 from cra.server.tenancy import Tenancy
 
@@ -49,29 +49,11 @@ Authenticate = Callable[[Scope], Awaitable[Identity]]
 log = logging.getLogger("cra.server")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}\Z")
-# Headers that must not be there twice: readers on the way could each believe another one.
-_ONCE = frozenset(
-    (
-        b"authorization",
-        b"x-api-key",
-        b"host",
-        b"origin",
-        b"content-type",
-        b"content-length",
-        b"content-encoding",
-        b"transfer-encoding",
-        b"idempotency-key",
-        b"last-event-id",
-        b"x-request-id",
-    )
-)
+# An answer without a body, and one that ends the connection.
+_ODD = frozenset((204, 408))
 # Who watches the service gives up after some seconds.
 _PROBE_SECONDS = 3
 _URGENT = frozenset((b"/v1/health/live", b"/v1/health/ready"))
-
-
-class Disconnected(Exception):
-    """The caller has gone before the request was whole; nothing was done, and nobody is to be answered."""
 
 
 class Service:
@@ -83,8 +65,10 @@ class Service:
         self.settings = settings
         self.tenancy = tenancy
         self.authenticate = authenticate
+        self._authenticator = authenticate if isinstance(authenticate, Authenticator) else None
         self.metrics = metrics
         self.table = RouteTable()
+        self.prompt = self.table.at_once
         self.gate = Gate(settings.max_concurrency, settings.max_queue)
         self.streams = Gate(settings.max_streams, 0)
         self.most_calls = settings.max_concurrency + settings.max_queue
@@ -153,6 +137,11 @@ class Service:
             raise StorageError(f"the store has not answered for {_PROBE_SECONDS} s")
         self._probe.result()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many calls as are worked on and may wait."""
+        return self.calls - self.streams.active >= self.most_calls
+
     def is_urgent(self, path: bytes) -> bool:
         """Say whether a path is answered however busy the service is."""
         return path in _URGENT
@@ -162,25 +151,19 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request."""
         began = monotonic()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        call = Call(self, scope, headers, receive)
-        given = headers.get(b"x-request-id")
-        call.request_id = given.decode() if given is not None and _REQUEST_ID.match(given) else self.new_id()
+        call = self._begin(scope, receive)
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a request is one
         status = 499
         answer: Answer
         try:
             try:
                 answer = await self._answer(call, task, began)
-            except CRAError as error:
-                answer = problem_of(error, call.request_id)
             except asyncio.CancelledError:
                 answer = self._cancelled(call, task)
             except Disconnected:
                 raise
-            except Exception:
-                log.exception("request %s failed", call.request_id)
-                answer = unexpected(call.request_id)
+            except Exception as error:
+                answer = self._failed(call, error)
             status = answer.status
             if type(answer) is Response:
                 if not self._write(call, answer, send):
@@ -201,6 +184,39 @@ class Service:
             if call.gate is not None:
                 call.gate.leave()
             self.count(call, status, monotonic() - began)
+
+    def at_once(self, scope: Scope, body: bytes) -> tuple[int, bytes, bytes] | None:
+        """Return the status, the header lines and the body of an answer that nothing has to be waited for.
+
+        Nothing was done and nothing counted when it is None: then the request is answered as any other.
+
+        PERF: a task and its turn of the loop are 9 us, and so are the cycle and the messages of ASGI.
+        """
+        if not self.gate.has_room:
+            return None
+        began = monotonic()
+        call = self._begin(scope, _never)
+        try:
+            answer = self._answer_at_once(call, body)
+        except Exception as error:
+            answer = self._failed(call, error)
+        if answer is None:
+            return None
+        self.count(call, answer.status, monotonic() - began)
+        return answer.status, self._lines(call.request_id, answer), answer.body
+
+    def _begin(self, scope: Scope, receive: Receive) -> Call:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        call = Call(self, scope, headers, receive)
+        given = headers.get(b"x-request-id")
+        call.request_id = given.decode() if given is not None and _REQUEST_ID.match(given) else self.new_id()
+        return call
+
+    def _failed(self, call: Call, error: Exception) -> Response:
+        if isinstance(error, CRAError):
+            return problem_of(error, call.request_id)
+        log.error("request %s failed", call.request_id, exc_info=error)
+        return unexpected(call.request_id)
 
     def count(self, call: Call, status: int, seconds: float) -> None:
         """Count and log an answered call."""
@@ -254,9 +270,16 @@ class Service:
 
     async def admit(self, call: Call) -> Response | None:
         """Find a call's route and who makes it, or raise why it is not taken; an answer there already is returned."""
+        early = self._find(call)
+        if early is None:
+            self._let_in(call, None if call.route.permission is None else await self.authenticate(call.scope))
+        return early
+
+    def _find(self, call: Call) -> Response | None:
+        """Find a call's route, or raise why it is not taken; an answer there already is returned."""
         scope, headers = call.scope, call.headers
         if len(headers) != len(scope["headers"]):
-            _check_repeated(scope["headers"])
+            check_repeated(scope["headers"])
         found = self.table.find(scope["raw_path"])
         if found is None:
             raise RouteNotFound("the service has no such path", hint="see /openapi.json for those it has")
@@ -275,28 +298,32 @@ class Service:
         call.route = route
         if self.closing and not route.urgent:
             raise Overloaded("the service is shutting down", hint="ask another one, or the same a little later")
-        self._check_origin(headers)
-        if route.permission is not None:
-            identity = call.identity = await self.authenticate(scope)
-            identity.require(route.permission)
-            call.tenant = self.tenancy.get(identity.tenant)
-        if scope["query_string"] and not route.query:
-            raise InvalidRequest("this path takes no query parameters", hint="see this path in /openapi.json")
+        check_origin(headers)
         return None
 
+    def _let_in(self, call: Call, identity: Identity | None) -> None:
+        """Give a call who makes it and its tenant, where its route asks for that; raises `Forbidden`."""
+        route = call.route
+        if route.permission is not None:
+            if identity is None:
+                raise Unauthenticated("the call has no credential")
+            call.identity = identity
+            identity.require(route.permission)
+            call.tenant = self.tenancy.get(identity.tenant)
+        if call.scope["query_string"] and not route.query:
+            raise InvalidRequest("this path takes no query parameters", hint="see this path in /openapi.json")
+
     async def _answer(self, call: Call, task: asyncio.Task[Any], began: float) -> Answer:
-        headers = call.headers
         early = await self.admit(call)
         if early is not None:
             return early
         route = call.route
-        call.media = route.gives[0]
-        accept = headers.get(b"accept")
-        if accept is not None and accept != b"*/*":
-            call.media = choose(accept, route.gives)
-        if route.takes or b"content-length" in headers or b"transfer-encoding" in headers:
+        choose_media(call)
+        if route.takes or b"content-length" in call.headers or b"transfer-encoding" in call.headers:
             self.deadlines.set(task, began + self._body_seconds, "body")
-            call.content = await self._body(call, route, call.receive)
+            limit = expect(call, self.settings.max_body_bytes)
+            body = whole_body(call.receive)
+            take(call, await pieces(call.receive, limit) if body is None else body, limit)
         if route.urgent:
             return await route.handler(call)
         gate = self.streams if route.waits else self.gate
@@ -306,37 +333,21 @@ class Service:
         call.gate = gate
         return await route.handler(call)
 
-    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
-        """Raise `Forbidden` for what a browser sends on behalf of another site.
-
-        Where a credential comes by itself (a proxy's certificate, or none at all in development), any page that a
-        person looks at could otherwise make calls.
-        """
-        origin = headers.get(b"origin")
-        if origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower():
-            raise Forbidden("the request comes from a page of another site", hint="the service is not for browsers")
-
-    async def _body(self, call: Call, route: Route, receive: Receive) -> bytes:
-        headers = call.headers
-        limit = route.max_bytes or self.settings.max_body_bytes
-        stated = headers.get(b"content-length")
-        if stated is not None and int(stated) > limit:
-            raise PayloadTooLarge(f"the body has {int(stated)} bytes, expected at most {limit}")
-        if b"content-encoding" in headers:
-            check_encoding(headers[b"content-encoding"])
-        kind = headers.get(b"content-type")
-        if route.takes and kind != b"application/json" and (kind is not None or not route.body_optional):
-            call.body_media = check_content_type(kind, route.takes)
-        body = whole_body(receive)
-        if body is None:
-            body = await _pieces(receive, limit)
-        elif len(body) > limit:
-            raise _too_large(limit)
-        if body and not route.takes:
-            raise InvalidRequest("this path takes no body")
-        if body and kind is None:
-            check_content_type(None, route.takes)
-        return body
+    def _answer_at_once(self, call: Call, body: bytes) -> Response | None:
+        """Do as `_answer`, where there is nothing to wait for; None, with nothing done, where there may be."""
+        early = self._find(call)
+        if early is not None:
+            return early
+        authenticator, answer = self._authenticator, call.route.at_once
+        identity = None if authenticator is None else authenticator.known(call.scope)
+        tenant = None if identity is None else self.tenancy.known(identity.tenant)
+        if authenticator is None or answer is None or identity is None or tenant is None or tenant.waits:
+            return None
+        authenticator.count(identity)
+        self._let_in(call, identity)
+        choose_media(call)
+        take(call, body, expect(call, self.settings.max_body_bytes))
+        return answer(call)
 
     def _cancelled(self, call: Call, task: asyncio.Task[Any]) -> Response:
         """Return the answer of a call that was cancelled: its time is over, or the service's."""
@@ -358,16 +369,21 @@ class Service:
         return problem_of(error, call.request_id)
 
     def _write(self, call: Call, answer: Response, send: Send) -> bool:
-        """Write a plain answer at once; False when it is not one, or the server underneath is another."""
-        if answer.headers or answer.status != 200 or call.scope["method"] == "HEAD":
+        """Write an answer at once; False when it is not a plain one, or the server underneath is another."""
+        # What a problem's headers say is ours; others have to be checked, as ASGI does.
+        if call.scope["method"] == "HEAD" or (answer.headers and answer.media != PROBLEM) or answer.status in _ODD:
             return False
+        return write_whole(send, answer.status, self._lines(call.request_id, answer), answer.body)
+
+    def _lines(self, request_id: str, answer: Response) -> bytes:
+        """Return the lines of an answer's head, for `write_whole`."""
         head = self._heads_of.get(answer.media)
         if head is None:
             lines = (*self._always, (b"content-type", answer.media.encode()))
             head = self._heads_of[answer.media] = b"".join([b"%b: %b\r\n" % line for line in lines])
-        body = answer.body
-        rest = b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (head, call.request_id.encode(), len(body))
-        return write_whole(send, 200, rest, body)
+        if answer.headers:
+            head += b"".join([b"%b: %b\r\n" % line for line in answer.headers])
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (head, request_id.encode(), len(answer.body))
 
     async def _send(self, request_id: str, answer: Response, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = [*self._always, (b"x-request-id", request_id.encode()), *answer.headers]
@@ -399,31 +415,8 @@ class Service:
             await answer.pieces.aclose()
 
 
-async def _pieces(receive: Receive, limit: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        piece: bytes = message.get("body", b"")
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            return b"".join(pieces)
-
-
-def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body has more than {limit} bytes")
-
-
-def _check_repeated(headers: list[tuple[bytes, bytes]]) -> None:
-    names = [name for name, _ in headers if name in _ONCE]
-    for name in set(names):
-        if names.count(name) > 1:
-            raise InvalidRequest(f"header `{name.decode()}` is there {names.count(name)} times, expected once")
+async def _never() -> MutableMapping[str, Any]:
+    raise AssertionError("all of the request has arrived")
 
 
 def _allowed(methods: Iterable[str]) -> list[str]:

@@ -20,13 +20,14 @@ Register = Callable[[Any], None]
 
 
 class Tenant:
-    """A tenant that this process works for."""
+    """A tenant that this process works for; `waits` says whether its store may make callers wait."""
 
-    __slots__ = ("name", "runtime")
+    __slots__ = ("name", "runtime", "waits")
 
     def __init__(self, name: str, runtime: AsyncCRARuntime) -> None:
         self.name = name
         self.runtime = runtime
+        self.waits = runtime._waits
 
 
 class Tenancy:
@@ -54,6 +55,10 @@ class Tenancy:
                 self._register(runtime)
             found = self._tenants[name] = Tenant(name, runtime)
         return found
+
+    def known(self, name: str) -> Tenant | None:
+        """Return a tenant that has been used already."""
+        return self._tenants.get(name)
 
     def forget(self, name: str) -> None:
         """Drop the runtime of a tenant that has been removed."""

@@ -1,0 +1,254 @@
+"""What is answered at once and what goes the long way: the same answers, byte for byte, and the same record."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from cra.protocol.times import format_timestamp
+from cra.server.service import Service
+from cra.server.settings import ServiceSettings
+from cra.storage.memory import MemoryStorage
+from cra.testing.clock import FixedClock, SeededIds
+from cra.testing.faults import FaultyStorage
+from tests.server.desk import desk
+from tests.server.identities import make_key
+from tests.server.running import Running, running
+
+_DATE = re.compile(rb"\r\ndate: [^\r]*")
+SESSION, OTHER, ENDED, NOBODY = (f"01890000-0000-7000-8000-{number:012x}" for number in range(4))
+
+
+class Way:
+    """A service whose clock and ids are fixed, and how often it answered at once."""
+
+    def __init__(self, service: Running, store: MemoryStorage, keys: dict[str, str]) -> None:
+        self.service, self.store, self.keys = service, store, keys
+        self.prompt = 0
+        inner: Service = service.app.service
+        answer = inner.at_once
+
+        def counted(scope: Any, body: bytes) -> Any:
+            found = answer(scope, body)
+            self.prompt += found is not None
+            return found
+
+        inner.at_once = counted  # type: ignore[method-assign]
+
+    def send(self, *pieces: bytes) -> bytes:
+        """Send a request in pieces, each read for itself, and return the answer without its date."""
+        with socket.create_connection(("127.0.0.1", self.service.port), timeout=20) as line:
+            for piece in pieces:
+                line.sendall(piece)
+            return _DATE.sub(b"", read(line))
+
+
+def read(line: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = line.recv(65536)
+        assert piece, data
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while len(body) < size:
+        body += line.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+@contextmanager
+def way(*, long: bool, **auth: Any) -> Iterator[Way]:
+    store, clock = MemoryStorage(), FixedClock()
+    keys = {"admin": make_key(store, clock=clock)[1]}
+    keys["agent"] = make_key(store, clock=clock, roles=["agent"], agent_id="a")[1]
+    keys["viewer"] = make_key(store, clock=clock, roles=["viewer"])[1]
+    keys["expired"] = make_key(store, clock=clock, expires_at="2026-01-01T00:00:00.000001Z")[1]
+    given = ServiceSettings(storage="memory", shutdown_seconds=5, max_body_bytes=20_000, auth=auth)
+    options: dict[str, Any] = {"storage": store, "clock": clock, "ids": SeededIds(1), "atlases": (desk(),)}
+    with running(given, **options) as service:
+        if long:
+            service.app.service.prompt = {}
+        found = Way(service, store, keys)
+        with httpx.Client(base_url=service.url, headers={"x-api-key": keys["admin"]}, timeout=20) as client:
+            for session_id, agent in ((SESSION, "a"), (OTHER, "b"), (ENDED, "a")):
+                new = {"agent_id": agent, "goal": "g", "session_id": session_id}
+                assert client.post("/v1/sessions", json=new).status_code == 201
+            assert client.delete(f"/v1/sessions/{ENDED}").status_code == 200
+        clock.advance(us=10)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ways() -> Iterator[tuple[Way, Way]]:
+    with way(long=False) as one, way(long=True) as other:
+        yield one, other
+
+
+def carp(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "carp_version": "1.0",
+        "request_id": f"01890000-0000-7000-9000-{number:012x}",
+        "timestamp": format_timestamp(FixedClock()()),
+        "operation": "resolve",
+        "requester": {"agent_id": "a", "session_id": SESSION},
+        "task": {"goal": "help"},
+        **more,
+    }
+
+
+def post(body: bytes | dict[str, Any], key: str, *lines: bytes, kind: bytes | None = b"application/json") -> bytes:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = [b"POST /v1/resolve HTTP/1.1", b"Host: 127.0.0.1", b"X-Request-Id: one", *lines]
+    if key:
+        head.append(b"Authorization: Bearer " + key.encode())
+    if kind is not None:
+        head.append(b"Content-Type: " + kind)
+    return b"\r\n".join([*head, b"Content-Length: %d" % len(text), b"", b""]) + text
+
+
+GOOD = carp(1)
+# A body, who sends it, its media type, and more of its head.
+CASES: list[tuple[Any, str, bytes | None, tuple[bytes, ...]]] = [
+    (GOOD, "admin", b"application/json", ()),
+    (GOOD, "admin", b"application/json", ()),  # again, which is a duplicate
+    (carp(2), "agent", b"application/vnd.cra.carp+json", (b"Accept: application/vnd.cra.carp+json",)),
+    (carp(3, requester={"agent_id": "b", "session_id": OTHER}), "admin", b"application/json; charset=utf-8", ()),
+    (carp(4, requester={"agent_id": "b", "session_id": OTHER}), "agent", b"application/json", ()),
+    (carp(5, requester={"agent_id": "a", "session_id": OTHER}), "agent", b"application/json", ()),
+    (carp(5, requester={"agent_id": "a", "session_id": OTHER}), "admin", b"application/json", ()),
+    (carp(6, requester={"agent_id": "a", "session_id": ENDED}), "admin", b"application/json", ()),
+    (carp(7, requester={"agent_id": "a", "session_id": NOBODY}), "admin", b"application/json", ()),
+    (carp(8, timestamp="2020-01-01T00:00:00Z"), "admin", b"application/json", ()),
+    (carp(9, timestamp="2026-13-01T00:00:00Z"), "admin", b"application/json", ()),
+    (carp(10, atlas_ids=["no.such"]), "admin", b"application/json", ()),
+    (carp(11, context={"n": 1e400}), "admin", b"application/json", ()),
+    (carp(12, context={"n": 2**70, "é": "\U0001f600"}), "admin", b"application/json", ()),
+    (carp(13, operation="validate"), "admin", b"application/json", ()),
+    (carp(14, more=1), "admin", b"application/json", ()),
+    (carp(15, request_id="x"), "admin", b"application/json", ()),
+    (b'{"a":1,"a":2}', "admin", b"application/json", ()),
+    (b"\xff", "admin", b"application/json", ()),
+    (b"", "admin", b"application/json", ()),
+    (b"[" * 500, "admin", b"application/json", ()),
+    (b" " * 20_001, "admin", b"application/json", ()),
+    (carp(16), "viewer", b"application/json", ()),
+    (carp(17), "expired", b"application/json", ()),
+    (carp(18), "", b"application/json", ()),
+    (carp(19), "admin", None, ()),
+    (carp(20), "admin", b"text/plain", ()),
+    (carp(21), "admin", b"application/json", (b"Content-Encoding: gzip",)),
+    (carp(22), "admin", b"application/json", (b"Accept: text/html",)),
+    (carp(23), "admin", b"application/json", (b"Origin: https://elsewhere.example",)),
+    (carp(24), "admin", b"application/json", (b"X-API-Key: cra_x",)),
+    (carp(25), "admin", b"application/json", (b"Content-Type: text/plain",)),
+    (carp(26), "admin", b"application/json", (b"X-Other: 1", b"X-Other: 2", b"Expect: nothing")),
+    (carp(27), "admin", b"application/json", (b"Connection: close",)),
+]
+
+
+def test_an_answer_is_the_same_whichever_way_it_went(ways: tuple[Way, Way]) -> None:
+    one, other = ways
+    seen = set()
+    for body, key, kind, lines in CASES:
+        answers = [it.send(post(body, it.keys.get(key, key), *lines, kind=kind)) for it in ways]
+        assert answers[0] == answers[1], (body, key, kind, lines)
+        seen.add(answers[0][9:12])
+    assert seen >= {b"200", b"400", b"401", b"403", b"404", b"406", b"409", b"413", b"415"}, seen
+    assert other.prompt == 0
+    # All but those that asked for something that takes the long way.
+    assert one.prompt == len(CASES) - 2
+    traces = [it.store.of_tenant("default").events(SESSION) for it in ways]
+    assert traces[0] == traces[1]
+    assert traces[0].count(b"carp.resolution.completed") > 3
+
+
+def test_what_is_counted_is_the_same_whichever_way_it_went() -> None:
+    pages = []
+    for long in (False, True):
+        with way(long=long) as it:
+            for body, key, kind, lines in CASES[:12]:
+                it.send(post(body, it.keys.get(key, key), *lines, kind=kind))
+            text = httpx.get(f"{it.service.url}/metrics", headers={"x-api-key": it.keys["admin"]}).text
+        pages.append(
+            [line for line in text.splitlines() if line.startswith(("cra_requests_total", "cra_decisions_total"))]
+        )
+    assert pages[0] == pages[1]
+    assert any('decision="partial"' in line for line in pages[0])
+
+
+def test_a_request_that_comes_in_pieces_or_with_others_is_answered_like_one_that_is_alone(
+    ways: tuple[Way, Way],
+) -> None:
+    one, _ = ways
+    key = one.keys["admin"]
+    for number, cut in enumerate((5, 40, -400, -1)):
+        before, text = one.prompt, post(carp(100 + number), key)
+        with socket.create_connection(("127.0.0.1", one.service.port), timeout=20) as line:
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            line.sendall(text[:cut])
+            # An answer to another caller says that the first piece has been read.
+            assert httpx.get(f"{one.service.url}/v1/health/live").status_code == 200
+            line.sendall(text[cut:])
+            assert read(line).startswith(b"HTTP/1.1 200 ")
+            assert one.prompt == before
+            line.sendall(post(carp(200 + number), key))
+            assert read(line).startswith(b"HTTP/1.1 200 ")
+            assert one.prompt == before + 1
+    before = one.prompt
+    with socket.create_connection(("127.0.0.1", one.service.port), timeout=20) as line:
+        both = (
+            post(carp(300), key, b"X-Cra: a") + b"GET /v1/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        line.sendall(both + post(carp(301), key))
+        got = b""
+        while piece := line.recv(65536):
+            got += piece
+    assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"]
+    assert b'"decision":{' in got.split(b"HTTP/1.1 ")[1]
+    assert one.prompt == before
+
+
+def test_a_limit_counts_every_call_once_whichever_way_it_goes() -> None:
+    for long in (False, True):
+        with way(long=long, throttle={"key_per_second": 1, "key_burst": 20}) as it:
+            key = it.keys["agent"]
+            statuses = [it.send(post(carp(number), key))[9:12] for number in range(22)]
+        assert statuses[:20] == [b"200"] * 20
+        assert b"429" in statuses[20:], statuses
+
+
+def test_a_key_that_is_revoked_is_soon_refused_at_once_too(ways: tuple[Way, Way]) -> None:
+    one, _ = ways
+    headers = {"x-api-key": one.keys["admin"]}
+    with httpx.Client(base_url=one.service.url, headers=headers, timeout=20) as client:
+        made = client.post("/v1/keys", json={"subject": "s", "roles": ["admin"]}).json()
+        assert one.send(post(carp(400), made["key"])).startswith(b"HTTP/1.1 200")
+        before = one.prompt
+        assert client.delete(f"/v1/keys/{made['key_id']}").status_code in (200, 204)
+        assert one.send(post(carp(401), made["key"])).startswith(b"HTTP/1.1 401")
+        assert one.prompt <= before + 1
+
+
+def test_what_the_store_refuses_is_allowed_neither_way() -> None:
+    store = FaultyStorage(MemoryStorage())
+    given = ServiceSettings(storage="memory", dev=True, shutdown_seconds=5)
+    with running(given, storage=store, atlases=(desk(),)) as service, httpx.Client(base_url=service.url) as client:
+        made = client.post("/v1/sessions", json={"agent_id": "a", "goal": "g"}).json()
+        for _ in range(2):
+            now = format_timestamp(service.app.service.tenancy.get("default").runtime.config.clock())
+            requester = {"agent_id": "a", "session_id": made["session_id"]}
+            ask = carp(0, request_id=str(uuid.uuid4()), timestamp=now, requester=requester)
+            assert client.post("/v1/resolve", json=ask).status_code == 200
+            store.fail_always("before")
+            ask["request_id"] = str(uuid.uuid4())
+            assert client.post("/v1/resolve", json=ask).status_code == 503
+            store.heal()
+            service.app.service.prompt = {}
