@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cra._core.chain import EventBatch
 from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleCatalog, StaleHead
 from cra.protocol.trace import GENESIS_HASH
+from cra.storage._sqlite_file import check_room
 from cra.storage.base import SWEEP_MARGIN_US, Change, Claim, ClaimRefused, DocumentWrite, SessionRecord
 from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
@@ -269,5 +270,7 @@ def sweep(after: int, now_us: int) -> Callable[[Connection], None]:
 
 
 def probe(connection: Connection) -> None:
-    """Write something of no meaning."""
+    """Write something of no meaning, on a disk with room."""
+    # What is written may well go where the log has been before, which works on a full disk for a while.
+    check_room(connection.filename)
     connection.execute("UPDATE probe SET times = times + 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x43524131
 _MIGRATIONS = Path(__file__).parent / "migrations" / "sqlite"
 _PAUSE_S = 0.005
+_LEAST_FREE = 1 << 20
 
 
 def open_writer(path: str, *, strict: bool, busy_s: float) -> Connection:
@@ -63,6 +65,21 @@ def close_quietly(connection: Connection) -> None:
         connection.close()
 
 
+def check_room(path: str) -> None:
+    """Raise `StorageFull` when the disk of the file has next to nothing left for who may write it."""
+    try:
+        total, _, free = shutil.disk_usage(Path(path).parent)
+    except OSError:
+        return  # SQLite says what there is to say
+    # Some file systems do not know, and then both are 0.
+    if total and free < _LEAST_FREE:
+        raise _full(path)
+
+
+def _full(path: str) -> StorageFull:
+    return StorageFull(f"`{path}`: the disk is full", hint="free some space; what was acknowledged is safe")
+
+
 def storage_error(path: str, error: BaseException) -> StorageError:
     """Return what an error of SQLite means to a caller."""
     import apsw
@@ -70,7 +87,7 @@ def storage_error(path: str, error: BaseException) -> StorageError:
     words = str(error).replace("\n", " ")
     kind: type[StorageError] = StorageError
     if isinstance(error, apsw.FullError):
-        return StorageFull(f"`{path}`: the disk is full", hint="free some space; what was acknowledged is safe")
+        return _full(path)
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return StorageError(f"`{path}` is locked by another process", hint="find who holds it, or wait longer")
     if isinstance(error, apsw.ReadOnlyError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,21 @@ def test_a_store_that_cannot_write_says_so_when_asked(store: SQLiteStorage, devi
             store.of_tenant("new").probe()
     device.heal()
     store.probe()
+
+
+def test_a_store_on_a_full_disk_says_so_when_asked_although_its_log_has_room(
+    store: SQLiteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer(store)
+    for total, free, full in ((10**9, 10**6, True), (10**9, 10**8, False), (0, 0, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, told=(total, 0, free): told)
+        if full:
+            with pytest.raises(StorageFull, match="the disk is full"):
+                store.probe()
+        else:
+            store.probe()
+        writer.append()
+    writer.check()
 
 
 @pytest.mark.parametrize("kind", ["write", "sync"])
