@@ -15,7 +15,7 @@ from cra import CRARuntime
 from cra._core.canonical import dumps
 from cra.protocol.times import format_timestamp
 from cra.runtime.config import system_clock
-from cra.storage.base import Change
+from cra.storage.base import Change, Removal
 
 SEEN = "resolve, other goal each time"
 FRESH = "resolve, first of a new session"
@@ -209,8 +209,9 @@ def _forget(runtime: CRARuntime, session_id: str) -> None:
     """Give back what a turn has stored."""
     runtime.end_session(session_id)
     kernel = runtime._kernel
+    gone = Removal(session_id, kernel.storage.load(session_id)[1].hash)
     live = kernel.live(work.session_of(runtime))
     batch = kernel.begin(live)
     batch.add("session.purged", {"session_id": session_id})
-    if not kernel.commit(live, batch, Change(purge=(session_id,))):
+    if not kernel.commit(live, batch, Change(purge=(gone,))):
         raise AssertionError("nobody else writes here")

@@ -39,7 +39,7 @@ from cra.runtime.kernel import (
     json_object,
 )
 from cra.runtime.retention import Hold, RetentionPolicy
-from cra.storage.base import Change, Document, DocumentWrite, SessionRecord
+from cra.storage.base import Change, Document, DocumentWrite, Removal, SessionRecord
 
 T = TypeVar("T")
 
@@ -340,8 +340,10 @@ class Administration:
             due = retention.due(kernel.storage, policy, held, at_us, min(left, _PURGED_AT_ONCE))
             if not due:
                 raise _Done
+            gone = []
             for one in due:
                 record, head = kernel.storage.load(one.record.session_id)
+                gone.append(Removal(record.session_id, head.hash))
                 told = {
                     "actor": actor,
                     "session_id": record.session_id,
@@ -353,8 +355,7 @@ class Administration:
                     "policy": structs.asdict(policy),
                 }
                 batch.add("session.purged", told)
-            ids = [one.record.session_id for one in due]
-            return Change(purge=tuple(ids)), ids
+            return Change(purge=tuple(gone)), [one.session_id for one in gone]
 
         while left > 0:
             try:

@@ -14,17 +14,16 @@ from cra.errors import (
     SessionExists,
     SessionNotFound,
     StaleCatalog,
-    StaleHead,
     StorageError,
 )
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage._postgres_wire import Statement, Value, escaped
-from cra.storage.base import NO_CHANGE, Change, Claim, ClaimRefused, SessionRecord
+from cra.storage.base import NO_CHANGE, Change, Claim, ClaimRefused, SessionRecord, stale
 from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
 # PostgreSQL's bigint has 64 bits; the windows of the memory store stop at the same number.
 LARGEST = 1 << 61
-_PARAMETERS = 31
+_PARAMETERS = 32
 _TEXT = 25
 _NOTHING: tuple[Value, ...] = (None,) * (_PARAMETERS - 10)
 
@@ -75,7 +74,11 @@ def append_values(
         *((claims_json(change.claims), change.claims_at_us) if change.claims else (None, None)),
         change.catalog,
         *_documents(change),
-        as_texts(change.purge) if change.purge else None,
+        *(
+            (as_texts([one.session_id for one in change.purge]), as_texts([one.head for one in change.purge]))
+            if change.purge
+            else (None, None)
+        ),
     )
 
 
@@ -137,7 +140,10 @@ def refuse(answer: str, session_id: str, expected_head: str, change: Change) -> 
     """Return the error for the function's answer."""
     word, _, more = answer.partition(" ")
     if word == "stale":
-        return StaleHead(f"session `{session_id}`: head is {more[:12]}, expected {expected_head[:12]}")
+        return stale(session_id, more, expected_head)
+    if word == "moved":
+        head, _, purged_id = more.partition(" ")
+        return stale(purged_id, head, dict(change.purge)[purged_id])
     if word == "full":
         place, wait_us = more.split(" ")
         return ClaimRefused(change.claims[int(place)], int(wait_us))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cra._core.chain import EventBatch
-from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleCatalog, StaleHead
+from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleCatalog
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage._sqlite_file import check_room
-from cra.storage.base import SWEEP_MARGIN_US, Change, Claim, ClaimRefused, DocumentWrite, SessionRecord
+from cra.storage.base import SWEEP_MARGIN_US, Change, Claim, ClaimRefused, DocumentWrite, Removal, SessionRecord, stale
 from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ SELECT s.number, e.place, e.count, e.hash, e.actions, e.resolutions
 FROM sessions s JOIN events e ON e.place = {LAST}
 WHERE s.tenant = ? AND s.session_id = ?
 """  # noqa: S608 - from the line above
+_ENDED = f"""
+SELECT s.number, s.status, e.hash
+FROM sessions s JOIN events e ON e.place = {LAST}
+WHERE s.tenant = ? AND s.session_id = ?
+"""  # noqa: S608 - as above
 # The newest of a session's resolutions that is no longer kept; it may be there until some are removed together.
 SURPLUS = f"(SELECT e.resolutions - ? FROM events e WHERE e.place = {LAST})"  # noqa: S608 - from above
 COUNTER = """
@@ -73,7 +78,7 @@ def append(
             if not first:
                 raise SessionExists(f"session `{session_id}` exists already")
             if current != expected or place + landed != (number << SHIFT) + first:
-                raise StaleHead(f"session `{session_id}`: head is {current.hex()[:12]}, expected {expected_head[:12]}")
+                raise stale(session_id, current.hex(), expected_head)
             if request_id is not None and execute(_KNOWN, (number, REQUEST, request_id)).fetchall():
                 raise DuplicateRequest(f"request_id `{request_id}` was used in this session", pointer="/request_id")
         elif session is None or expected_head != GENESIS_HASH:
@@ -168,18 +173,18 @@ def _write_documents(execute: Execute, tenant: int, writes: tuple[DocumentWrite,
             )
 
 
-def _purgeable(execute: Execute, tenant: int, session_id: str, purge: tuple[str, ...]) -> list[tuple[str, int]]:
+def _purgeable(execute: Execute, tenant: int, session_id: str, purge: tuple[Removal, ...]) -> list[tuple[str, int]]:
     """Return the sessions to purge with their numbers; raises when one of them has to stay."""
     numbers = []
-    for purged_id in dict.fromkeys(purge):
-        found = execute(
-            "SELECT number, status FROM sessions WHERE tenant = ? AND session_id = ?", (tenant, purged_id)
-        ).fetchall()
+    for purged_id, head in dict.fromkeys(purge):
+        found = execute(_ENDED, (tenant, purged_id)).fetchall()
         if not found:
             raise SessionNotFound(f"session `{purged_id}` does not exist")
-        number, status = found[0]
+        number, status, current = found[0]
         if status != "ended" or purged_id == session_id:
             raise SessionError(f"session `{purged_id}` is active", hint="end it first")
+        if current.hex() != head:
+            raise stale(purged_id, current.hex(), head)
         numbers.append((purged_id, number))
     return numbers
 

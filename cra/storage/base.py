@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from cra._core.chain import EventBatch
-from cra.errors import ConfigInvalid
+from cra.errors import ConfigInvalid, StaleHead
 
 
 class Stored(Struct, frozen=True, kw_only=True, gc=False):
@@ -111,12 +111,19 @@ class DocumentWrite(NamedTuple):
     body: bytes | None
 
 
+class Removal(NamedTuple):
+    """An ended session to remove with everything it has, where its chain still ends at `head`."""
+
+    session_id: str
+    head: str
+
+
 class Change(Struct, frozen=True, kw_only=True):
     """The state that lands with a batch of events, or not at all.
 
-    `actions` is added to the session's action_count; `claims` are taken at `claims_at_us`, all or none. `purge` names
-    ended sessions that are removed with everything they have. `catalog` is the revision of the tenant's `atlas`
-    documents that the batch was decided by; None when it was decided by none of them.
+    `actions` is added to the session's action_count; `claims` are taken at `claims_at_us`, all or none. `purge` says
+    which ended sessions are removed. `catalog` is the revision of the tenant's `atlas` documents that the batch was
+    decided by; None when it was decided by none of them.
     """
 
     session: SessionRecord | None = None
@@ -127,7 +134,7 @@ class Change(Struct, frozen=True, kw_only=True):
     actions: int = 0
     claims: tuple[Claim, ...] = ()
     claims_at_us: int = 0
-    purge: tuple[str, ...] = ()
+    purge: tuple[Removal, ...] = ()
     documents: tuple[DocumentWrite, ...] = ()
     catalog: int | None = None
 
@@ -158,6 +165,11 @@ class Head(NamedTuple):
     sequence: int
     hash: str
     last_us: int
+
+
+def stale(session_id: str, head: str, expected: str) -> StaleHead:
+    """Return what to raise for a chain that ends elsewhere than was expected."""
+    return StaleHead(f"session `{session_id}`: head is {head[:12]}, expected {expected[:12]}")
 
 
 class ClaimRefused(Exception):
@@ -233,10 +245,10 @@ class Storage(Protocol):
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
         """Add a batch and its change.
 
-        Raises `StaleHead` when the head is another, `StaleCatalog` when `change.catalog` is not the revision of the
-        tenant's `atlas` documents, `DuplicateRequest` for a known request_id, `ClaimRefused` when a counter is full,
-        `SessionNotFound` (also for one to purge), `SessionError` when one to purge is active or the session of the
-        batch, `SessionExists`, `StorageFull`, `StorageError`.
+        Raises `StaleHead` when the head is another, also that of a session to purge, `StaleCatalog` when
+        `change.catalog` is not the revision of the tenant's `atlas` documents, `DuplicateRequest` for a known
+        request_id, `ClaimRefused` when a counter is full, `SessionNotFound` (also for one to purge), `SessionError`
+        when one to purge is active or the session of the batch, `SessionExists`, `StorageFull`, `StorageError`.
         """
         ...
 

@@ -14,7 +14,6 @@ from cra.errors import (
     SessionExists,
     SessionNotFound,
     StaleCatalog,
-    StaleHead,
     StorageError,
     StorageFull,
 )
@@ -35,6 +34,7 @@ from cra.storage.base import (
     SessionDump,
     SessionRecord,
     check_tenant,
+    stale,
 )
 
 _GRANT = 1024
@@ -147,7 +147,7 @@ class MemoryStorage:
     ) -> StorageError | SessionError:
         if not batch.first_sequence:
             return SessionExists(f"session `{session_id}` exists already")
-        return StaleHead(f"session `{session_id}`: head is {log.head[:12]}, expected {expected_head[:12]}")
+        return stale(session_id, log.head, expected_head)
 
     def _create(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
         shared = self._shared
@@ -210,10 +210,12 @@ class MemoryStorage:
 
     def _stage(self, session_id: str, new: dict[str, Log], change: Change) -> Staged:
         purged: dict[str, Log] = {}
-        for purge_id in change.purge:
+        for purge_id, head in change.purge:
             log = self._log(purge_id)
             if log.record.status != "ended" or purge_id == session_id:
                 raise SessionError(f"session `{purge_id}` is active", hint="end it first")
+            if log.head != head:
+                raise stale(purge_id, log.head, head)
             purged[purge_id] = log
         documents, revisions = self._documents.copy(), self._revisions.copy()
         for kind in {write.kind for write in change.documents}:

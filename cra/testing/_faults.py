@@ -33,7 +33,7 @@ class FaultContract(Contract):
             taking(rate()),
             documents(atlas={"a": b"1"}),
             Change(catalog=1, documents=(DocumentWrite("atlas", "a", None),)),
-            purging(ended.session_id),
+            purging(ended),
         ):
             head, batch, before = writer.chain.head, writer.batch(), _state(store, writer.session_id)
             faulty.fail(when)

@@ -66,7 +66,7 @@ class MovingContract(Contract):
         assert [record.ended_us for record in place.ended()] == [START_US + 7]
         key = f"session|{writer.session_id}"
         assert place.peek([budget(50, key, window_us=0)], START_US) == [-1]
-        Writer(place).append(purging(writer.session_id))
+        Writer(place).append(purging(writer))
         assert place.ended() == []
         assert place.approvals() == []
         assert place.peek([budget(50, key, window_us=0)], START_US) == [0]

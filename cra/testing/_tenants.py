@@ -18,6 +18,7 @@ from cra.errors import (
     StaleCatalog,
     StaleHead,
 )
+from cra.protocol.trace import GENESIS_HASH
 from cra.storage.base import (
     DEFAULT_TENANT,
     NO_CHANGE,
@@ -26,6 +27,7 @@ from cra.storage.base import (
     Document,
     DocumentWrite,
     IdempotencyRecord,
+    Removal,
     Storage,
 )
 from cra.testing._contract import Contract
@@ -77,7 +79,7 @@ class TenantContract(Contract):
         writer = Writer(acme)
         writer.append(documents(role={"a": b"1"}))
         writer.end()
-        Writer(acme).append(purging(writer.session_id))
+        Writer(acme).append(purging(writer))
         assert store.tenants() == ["acme"]
 
     def test_tenants_never_see_each_other(self, store: Storage) -> None:
@@ -147,9 +149,7 @@ class TenantContract(Contract):
             two.append(hidden.session_id, hidden.chain.head, hidden.batch(), NO_CHANGE)
         writer = Writer(two)
         with pytest.raises(SessionNotFound):
-            store.of_tenant("two").append(
-                writer.session_id, writer.chain.head, writer.batch(), purging(hidden.session_id)
-            )
+            store.of_tenant("two").append(writer.session_id, writer.chain.head, writer.batch(), purging(hidden))
         hidden.check()
         writer.check()
         assert (two.ended(), two.ended_count()) == ([], 0)
@@ -163,7 +163,7 @@ class TenantContract(Contract):
             writer.append(taking(budget(60, key, window_us=0)))
             writer.append(Change(approval=approval(session_id), request_id=new_id()))
             writer.end()
-        Writer(one).append(purging(session_id))
+        Writer(one).append(purging(writers[0]))
         with pytest.raises(SessionNotFound):
             one.load(session_id)
         writers[1].check()
@@ -259,7 +259,7 @@ class TenantContract(Contract):
         for refused, error in (
             (structs.replace(change, request_id=request_id), DuplicateRequest),
             (structs.replace(change, claims=(rate("full", 1),), claims_at_us=START_US), ClaimRefused),
-            (structs.replace(change, purge=(new_id(),)), SessionNotFound),
+            (structs.replace(change, purge=(Removal(new_id(), GENESIS_HASH),)), SessionNotFound),
             (structs.replace(change, catalog=1), StaleCatalog),
         ):
             with pytest.raises(error):
@@ -334,7 +334,7 @@ class TenantContract(Contract):
             writer.append(_full(writer.session_id))
             writer.end()
         other.append(_full(other.session_id))
-        admin.append(purging(*[writer.session_id for writer in gone], gone[0].session_id), "session.purged")
+        admin.append(purging(*gone, gone[0]), "session.purged")
         for writer in gone:
             for read in (store.load, store.events, store.dump):
                 with pytest.raises(SessionNotFound):
@@ -343,7 +343,7 @@ class TenantContract(Contract):
             with pytest.raises((SessionNotFound, StaleHead)):
                 store.append(writer.session_id, writer.chain.head, writer.batch(), NO_CHANGE)
             with pytest.raises(SessionNotFound):
-                store.append(admin.session_id, admin.chain.head, admin.batch(), purging(writer.session_id))
+                store.append(admin.session_id, admin.chain.head, admin.batch(), purging(writer))
         assert [record.session_id for record in store.approvals()] == [other.session_id]
         assert {record.session_id for record in store.sessions()} == {admin.session_id, other.session_id}
         assert store.ended() == []
@@ -355,27 +355,45 @@ class TenantContract(Contract):
         admin, active, ended = Writer(store), Writer(store), Writer(store)
         ended.append(_full(ended.session_id))
         ended.end()
+        late = Writer(store)
+        late.end()
+        moved = _removal(late)
+        late.append()
         for kept, error in (
-            (active.session_id, SessionError),
-            (admin.session_id, SessionError),
-            (new_id(), SessionNotFound),
+            (_removal(active), SessionError),
+            (_removal(admin), SessionError),
+            (Removal(new_id(), GENESIS_HASH), SessionNotFound),
+            (moved, StaleHead),
         ):
-            for purged in ((ended.session_id, kept), (kept, ended.session_id)):
-                change = structs.replace(purging(*purged), actions=1, documents=(DocumentWrite("role", "a", b""),))
+            for purged in ((_removal(ended), kept), (kept, _removal(ended))):
+                change = Change(purge=purged, actions=1, documents=(DocumentWrite("role", "a", b""),))
                 with pytest.raises(error):
                     store.append(admin.session_id, admin.chain.head, admin.batch(), change)
-        for writer in (admin, active, ended):
+        for writer in (admin, active, ended, late):
             writer.check()
         assert store.load(admin.session_id)[0].action_count == 0
         assert store.revision("role") == 0
         assert len(store.approvals()) == 1
+
+    def test_a_session_that_has_grown_is_not_purged_as_what_it_was(self, store: Storage) -> None:
+        admin, ended = Writer(store), Writer(store)
+        ended.end()
+        seen = purging(ended)
+        ended.append()
+        with pytest.raises(StaleHead, match=ended.session_id):
+            store.append(admin.session_id, admin.chain.head, admin.batch("session.purged"), seen)
+        for writer in (admin, ended):
+            writer.check()
+        admin.append(purging(ended), "session.purged")
+        with pytest.raises(SessionNotFound):
+            store.load(ended.session_id)
 
     def test_a_purged_id_begins_anew(self, store: Storage) -> None:
         writer = Writer(store)
         request_id = new_id()
         writer.append(Change(request_id=request_id, actions=3, resolution=resolution()))
         writer.end()
-        Writer(store).append(purging(writer.session_id))
+        Writer(store).append(purging(writer))
         again = Writer(store, session_id=writer.session_id)
         assert store.latest_resolution(writer.session_id, None, START_US) is None
         again.append(Change(request_id=request_id))
@@ -393,7 +411,7 @@ class TenantContract(Contract):
                         batch = ended.batch(number=number)
                         store.append(ended.session_id, ended.chain.head, batch, NO_CHANGE)
                     else:
-                        admin.append(purging(ended.session_id))
+                        _purge(admin, ended.session_id)
                 except (StaleHead, SessionNotFound):
                     return False
                 return True
@@ -425,7 +443,7 @@ class TenantContract(Contract):
         for absent in (new_id(), writers[-1].session_id):
             with pytest.raises(SessionNotFound):
                 store.ended(after=absent)
-        Writer(store).append(purging(listed[0], listed[4]))
+        Writer(store).append(purging(*[writer for writer in writers if writer.session_id in (listed[0], listed[4])]))
         assert [record.session_id for record in store.ended()] == listed[1:4] + listed[5:]
         assert store.ended_count() == 5
         assert store.ended()[0].end_reason == "completed"
@@ -465,6 +483,21 @@ def _full(session_id: str) -> Change:
         claims_at_us=START_US,
         actions=2,
     )
+
+
+def _removal(writer: Writer) -> Removal:
+    return purging(writer).purge[0]
+
+
+def _purge(admin: Writer, session_id: str) -> None:
+    """Remove a session, however often its chain grows meanwhile."""
+    while True:
+        head = admin.store.load(session_id)[1].hash
+        try:
+            admin.append(Change(purge=(Removal(session_id, head),)))
+        except StaleHead:
+            continue
+        return
 
 
 def _paged(read: Callable[..., Iterable[Any]], name: str, limit: int, **which: str) -> list[str]:

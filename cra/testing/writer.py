@@ -16,6 +16,7 @@ from cra.storage.base import (
     Change,
     Claim,
     DocumentWrite,
+    Removal,
     ResolutionRecord,
     SessionRecord,
     Storage,
@@ -147,9 +148,9 @@ def taking(*claims: Claim, at_us: int = START_US) -> Change:
     return Change(claims=claims, claims_at_us=at_us)
 
 
-def purging(*session_ids: str) -> Change:
-    """Return a change that removes sessions."""
-    return Change(purge=session_ids)
+def purging(*writers: Writer) -> Change:
+    """Return a change that removes sessions, as their writers know them."""
+    return Change(purge=tuple([Removal(writer.session_id, writer.chain.head) for writer in writers]))
 
 
 def documents(**kinds: dict[str, bytes | None]) -> Change:

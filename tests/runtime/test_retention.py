@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from cra import CRARuntime, RuntimeConfig
+from cra._core.chain import Chain, EventBatch
 from cra.errors import CRAError, InvalidRequest, SessionNotFound, StorageCorrupt, StorageError
 from cra.protocol.times import format_timestamp
 from cra.runtime import administration as module
 from cra.runtime.retention import RetentionPolicy
+from cra.storage.base import NO_CHANGE, Change
 from cra.storage.memory import MemoryStorage
 from cra.testing.faults import FaultyStorage
 from cra.testing.writer import together
@@ -46,6 +48,31 @@ def left(desk: Desk) -> set[str]:
 def purged(desk: Desk) -> list[dict[str, Any]]:
     events = desk.events(desk.runtime.administration.session_id)
     return [payload for event_type, payload in events if event_type == "session.purged"]
+
+
+def test_what_lands_in_a_session_just_before_it_goes_is_in_the_record_of_its_going(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session_id,) = finished(desk, 1)
+    count = len(desk.events(session_id))
+    storage, late = desk.runtime._kernel.storage, list[str]()
+    append = storage.append
+
+    def after_another(name: str, head: str, batch: EventBatch, change: Change) -> None:
+        if change.purge and not late:
+            # Such as the outcome of an action that was running when its session ended.
+            record, end = storage.load(session_id)
+            other = Chain(session_id, record.trace_id, *end).begin(end.last_us, bytes(64))
+            other.add("error.occurred", {})
+            append(session_id, end.hash, other, NO_CHANGE)
+            late.append(other.head)
+        append(name, head, batch, change)
+
+    monkeypatch.setattr(storage, "append", after_another)
+    assert desk.runtime.administration.purge(now_us=desk.clock.now_us) == []
+    desk.runtime.administration.set_retention({"ended_days": 0, "keep_ended": None}, actor="ann")
+    assert desk.runtime.administration.purge() == [session_id]
+    assert [(one["head_hash"], one["events"]) for one in purged(desk)] == [(late[0], count + 1)]
 
 
 def test_sessions_go_when_they_ended_too_many_days_ago(desk: Desk) -> None:

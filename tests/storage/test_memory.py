@@ -68,7 +68,7 @@ def test_what_is_purged_makes_room() -> None:
         writer = Writer(store.of_tenant("default"), f"agent-{number}")
         writer.append(Change(), "action.requested", "action.approved")
         writer.end()
-        admin.append(purging(writer.session_id))
+        admin.append(purging(writer))
     assert len(store.sessions()) == 1
 
 
@@ -81,7 +81,7 @@ def test_pages_have_every_session_whatever_comes_and_goes_between_them() -> None
         if others and random.randrange(3) == 0:
             gone = writers.pop(random.choice(others).session_id)
             gone.end()
-            admin.append(purging(gone.session_id))
+            admin.append(purging(gone))
             again = gone.session_id if random.randrange(2) else None
         else:
             again = None

@@ -157,7 +157,7 @@ CREATE FUNCTION {schema}.append_1(
     p_approval text, p_approval_status text, p_approval_record bytea,
     p_claims jsonb, p_claims_at bigint,
     p_catalog bigint, p_documents jsonb, p_bodies bytea,
-    p_purge text[]
+    p_purge text[], p_heads text[]
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     v_sequence bigint;
@@ -211,11 +211,18 @@ BEGIN
             EXIT checks;
         END IF;
         IF p_purge IS NOT NULL THEN
-            SELECT wanted.id, s.status INTO v_other FROM unnest(p_purge) WITH ORDINALITY AS wanted (id, place)
+            SELECT wanted.id, s.status, encode(h.hash, 'hex') AS head INTO v_other
+            FROM unnest(p_purge, p_heads) WITH ORDINALITY AS wanted (id, head, place)
             LEFT JOIN {schema}.sessions s ON s.tenant = p_tenant AND s.session_id = wanted.id
-            WHERE s.status IS DISTINCT FROM 'ended' OR wanted.id = p_session ORDER BY wanted.place LIMIT 1;
+            LEFT JOIN {schema}.heads h ON h.tenant = p_tenant AND h.session_id = wanted.id
+            WHERE s.status IS DISTINCT FROM 'ended' OR wanted.id = p_session
+            OR encode(h.hash, 'hex') IS DISTINCT FROM wanted.head ORDER BY wanted.place LIMIT 1;
             IF FOUND THEN
-                v_refused := CASE WHEN v_other.status IS NULL THEN 'gone ' ELSE 'active ' END || v_other.id;
+                v_refused := CASE
+                    WHEN v_other.status IS NULL THEN 'gone '
+                    WHEN v_other.status <> 'ended' OR v_other.id = p_session THEN 'active '
+                    ELSE 'moved ' || v_other.head || ' '
+                END || v_other.id;
                 EXIT checks;
             END IF;
         END IF;
