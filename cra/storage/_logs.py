@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from cra._core.chain import Ledger, Room
-from cra.errors import DuplicateRequest
+from cra.errors import DuplicateRequest, StorageFull
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage.base import Document, Head, IdempotencyRecord, ResolutionRecord, SessionRecord
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cra.storage.memory import MemoryStorage
 
 _STRIPES = 64
+_GRANT = 1024
 
 
 class State:
@@ -128,6 +129,27 @@ class Shared:
         self.stripes = tuple([Stripe(max_resolutions) for _ in range(_STRIPES)])
         self.joining = Lock()
         self.tenants: dict[str, MemoryStorage] = {}
+
+    def make_room(self, stripe: Stripe, count: int, spare: int = 0) -> None:
+        """Grant a stripe room for a batch; raises `StorageFull` when all of them together have too little.
+
+        A stripe is granted some at a time, and gives up what it has left when there is no more. `spare` is how far
+        beyond the bound this one may go.
+        """
+        with self.room:
+            grant = min(self.ungranted, max(count, _GRANT))
+            if grant < count:
+                for other in self.stripes:
+                    with other.lock:
+                        self.ungranted += other.left
+                        other.left = 0
+                grant = min(self.ungranted + spare, count)
+            if grant < count:
+                held = self.max_events - self.ungranted
+                raise StorageFull(f"the store holds {held} events, its bound is {self.max_events}")
+            self.ungranted -= grant
+            with stripe.lock:
+                stripe.left += grant
 
 
 class Staged:

@@ -37,7 +37,8 @@ from cra.storage.base import (
     stale,
 )
 
-_GRANT = 1024
+# What administration may take beyond the bound, so that a store that is full can still be told what to let go.
+_SPARE = 1024
 
 
 class MemoryStorage:
@@ -122,7 +123,7 @@ class MemoryStorage:
                 raise self._misplaced(log, session_id, expected_head, batch)
             if told != FULL:
                 raise known(change.request_id)
-            self._make_room(stripe, batch.count)
+            self._shared.make_room(stripe, batch.count)
 
     def _append(self, session_id: str, log: Log | None, expected_head: str, batch: EventBatch, change: Change) -> None:
         """Append what changes more than a session's requests and resolutions."""
@@ -132,6 +133,8 @@ class MemoryStorage:
         if log is None:
             self._create(session_id, expected_head, batch, change)
             return
+        # Every session can end once beyond the bound, or nothing would ever go.
+        spare = self._shared.max_sessions if change.session is not None and change.session.status == "ended" else 0
         while True:
             with log.stripe.lock:
                 if not log.takes(expected_head, batch):
@@ -140,7 +143,7 @@ class MemoryStorage:
                     self._prepare(session_id, log, change)
                     self._land(log, batch, change)
                     return
-            self._make_room(log.stripe, batch.count)
+            self._shared.make_room(log.stripe, batch.count, spare)
 
     def _misplaced(
         self, log: Log, session_id: str, expected_head: str, batch: EventBatch
@@ -162,20 +165,20 @@ class MemoryStorage:
                         self._logs[session_id] = log
                         shared.sessions += 1
                         return
-                self._make_room(stripe, batch.count)
+                shared.make_room(stripe, batch.count)
 
-    def _begun(self, session_id: str, expected_head: str, change: Change) -> Log:
+    def _begun(self, session_id: str, expected_head: str, change: Change, spare: int = 0) -> Log:
         """Return an empty log for a new session."""
         if change.session is None or expected_head != GENESIS_HASH:
             raise SessionNotFound(f"session `{session_id}` does not exist")
         if session_id in self._logs:
             raise SessionExists(f"session `{session_id}` exists already")
-        return Log(change.session, self._stripe())
+        return Log(change.session, self._stripe(spare))
 
-    def _stripe(self) -> Stripe:
+    def _stripe(self, spare: int = 0) -> Stripe:
         """Return the stripe of the next session; raises `StorageFull` when there may be no more."""
         held = self._shared.sessions
-        if held >= self._shared.max_sessions:
+        if held >= self._shared.max_sessions + spare:
             raise StorageFull(f"the store holds {held} sessions, its bound is {self._shared.max_sessions}")
         return self._shared.stripes[held % len(self._shared.stripes)]
 
@@ -187,11 +190,13 @@ class MemoryStorage:
                 with self._everything():
                     log, new = self._logs.get(session_id), {}
                     if log is None:
-                        log = self._begun(session_id, expected_head, change)
+                        log = self._begun(session_id, expected_head, change, _SPARE)
                         new[session_id] = log
                     elif not log.takes(expected_head, batch):
                         raise self._misplaced(log, session_id, expected_head, batch)
-                    if log.stripe.left >= batch.count:
+                    # A purge is paid with what it frees.
+                    freed = sum([self._logs[one].sequence for one, _ in change.purge if one in self._logs])
+                    if log.stripe.left + freed >= batch.count:
                         staged = self._stage(session_id, new, change)
                         self._prepare(session_id, log, change)
                         try:
@@ -199,7 +204,7 @@ class MemoryStorage:
                         finally:
                             self._clear()
                         return
-                self._make_room(log.stripe, batch.count)
+                shared.make_room(log.stripe, batch.count, shared.max_sessions + _SPARE)
 
     def _everything(self) -> ExitStack:
         """Return what holds every session of the store still, of all tenants."""
@@ -293,26 +298,6 @@ class MemoryStorage:
                 self._shared.sessions += 1
         resolution_id = None if resolution is None else resolution.resolution_id
         log.add(batch, change.actions, change.request_id, resolution_id, resolution)
-
-    # Room for events: a stripe is granted some at a time, and gives up what it has left when there is no more.
-
-    def _make_room(self, stripe: Stripe, count: int) -> None:
-        """Grant a stripe room for a batch; raises `StorageFull` when all of them together have too little."""
-        shared = self._shared
-        with shared.room:
-            grant = min(shared.ungranted, max(count, _GRANT))
-            if grant < count:
-                for other in shared.stripes:
-                    with other.lock:
-                        shared.ungranted += other.left
-                        other.left = 0
-                grant = min(shared.ungranted, count)
-            if grant < count:
-                held = shared.max_events - shared.ungranted
-                raise StorageFull(f"the store holds {held} events, its bound is {shared.max_events}")
-            shared.ungranted -= grant
-            with stripe.lock:
-                stripe.left += grant
 
     # Reading
 
@@ -484,7 +469,7 @@ class MemoryStorage:
                             self._ended[session_id] = log
                         shared.sessions += 1
                         return
-                self._make_room(log.stripe, log.sequence)
+                shared.make_room(log.stripe, log.sequence)
 
     def counters(self) -> Iterator[CounterRecord]:
         return self._counters.records()
@@ -495,7 +480,7 @@ class MemoryStorage:
     def probe(self) -> None:
         shared = self._shared
         with shared.room:
-            if not shared.ungranted and not any(stripe.left for stripe in shared.stripes):
+            if shared.ungranted <= 0 and not any(stripe.left > 0 for stripe in shared.stripes):
                 raise StorageFull(f"the store holds {shared.max_events} events, its bound")
 
     def close(self) -> None:

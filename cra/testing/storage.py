@@ -14,6 +14,7 @@ from cra.errors import DuplicateRequest, SessionExists, SessionNotFound, StaleHe
 from cra.storage.base import NO_CHANGE, Change, ClaimRefused, IdempotencyRecord, Storage
 from cra.testing._faults import FaultContract
 from cra.testing._moving import MovingContract
+from cra.testing._purging import PurgeContract
 from cra.testing._tenants import TenantContract
 from cra.testing.writer import (
     BIG,
@@ -31,7 +32,7 @@ from cra.testing.writer import (
 )
 
 
-class StorageContract(TenantContract, MovingContract, FaultContract):
+class StorageContract(TenantContract, PurgeContract, MovingContract, FaultContract):
     """What every store promises. Inherit it in a test class and define `open`.
 
     class TestMyStorage(StorageContract):

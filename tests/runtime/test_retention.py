@@ -10,7 +10,7 @@ import pytest
 
 from cra import CRARuntime, RuntimeConfig
 from cra._core.chain import Chain, EventBatch
-from cra.errors import CRAError, InvalidRequest, SessionNotFound, StorageCorrupt, StorageError
+from cra.errors import CRAError, InvalidRequest, SessionNotFound, StorageCorrupt, StorageError, StorageFull
 from cra.protocol.times import format_timestamp
 from cra.runtime import administration as module
 from cra.runtime.retention import RetentionPolicy
@@ -73,6 +73,25 @@ def test_what_lands_in_a_session_just_before_it_goes_is_in_the_record_of_its_goi
     desk.runtime.administration.set_retention({"ended_days": 0, "keep_ended": None}, actor="ann")
     assert desk.runtime.administration.purge() == [session_id]
     assert [(one["head_hash"], one["events"]) for one in purged(desk)] == [(late[0], count + 1)]
+
+
+@pytest.mark.parametrize("bounds", [{"max_sessions": 4}, {"max_events": 40}])
+def test_a_memory_store_that_is_full_is_made_room_in(bounds: dict[str, int]) -> None:
+    desk = Desk(MemoryStorage(**bounds))
+    session_ids = list[str]()
+
+    def fill() -> None:
+        while True:
+            session_ids.append(desk.begin())
+
+    with pytest.raises(StorageFull):
+        fill()
+    for session_id in session_ids[:2]:
+        desk.runtime.end_session(session_id)
+        desk.clock.advance(1)
+    desk.runtime.administration.set_retention({"keep_ended": 0}, actor="ann")
+    assert desk.runtime.administration.purge() == session_ids[:2]
+    assert desk.begin() in left(desk)
 
 
 def test_sessions_go_when_they_ended_too_many_days_ago(desk: Desk) -> None:

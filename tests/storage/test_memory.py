@@ -14,7 +14,7 @@ from cra.storage import _counters
 from cra.storage.base import Change, ClaimRefused, Storage
 from cra.storage.memory import MemoryStorage
 from cra.testing.storage import StorageContract
-from cra.testing.writer import SECOND, START_US, Writer, budget, purging, rate, resolution, taking, together
+from cra.testing.writer import SECOND, START_US, Writer, budget, documents, purging, rate, resolution, taking, together
 
 
 class TestMemoryStorage(StorageContract):
@@ -92,6 +92,52 @@ def test_pages_have_every_session_whatever_comes_and_goes_between_them() -> None
         while page := store.sessions(after=found[-1] if found else None, limit=random.randrange(1, 40)):
             found += [record.session_id for record in page]
         assert found == sorted(writers)
+
+
+def test_a_full_store_can_still_be_told_what_to_let_go() -> None:
+    store = MemoryStorage(max_sessions=5, max_events=20)
+    writers = [Writer(store) for _ in range(5)]
+    for writer in writers:
+        writer.append(Change(), *["action.requested"] * 3)
+    for refused in (lambda: Writer(store), writers[0].append):
+        with pytest.raises(StorageFull):
+            refused()
+    # Ending, a document and a purge go beyond the bound, the first two of them not for ever.
+    for writer in writers[1:]:
+        writer.end()
+    admin = Writer(store, begin=documents(retention={"policy": b"{}"}))
+    for number in range(10_000):
+        try:
+            admin.append(documents(role={"a": b"%d" % number}))
+        except StorageFull:
+            break
+    assert 900 < number < 1100
+    with pytest.raises(StorageFull):
+        store.probe()
+    admin.append(purging(*writers[1:]), *["session.purged"] * 4)
+    assert [record.session_id for record in store.sessions()] == sorted([writers[0].session_id, admin.session_id])
+    for writer in (admin, writers[0]):
+        writer.check()
+
+
+def test_what_a_full_store_was_told_beyond_its_bound_is_counted() -> None:
+    store = MemoryStorage(max_events=40)
+    admin, others = Writer(store), [Writer(store) for _ in range(13)]
+    for writer in others:
+        writer.append(Change(), "action.requested", "action.approved")
+    with pytest.raises(StorageFull):
+        admin.append()
+    for number in range(5):
+        admin.append(documents(role={"a": b"%d" % number}))
+    for writer in others[:5]:
+        writer.end()
+    admin.append(purging(*others[:5]), *["session.purged"] * 5)
+    # 40 and 10 beyond, of which 20 went and 5 came: 5 are left.
+    for _ in range(5):
+        admin.append()
+    with pytest.raises(StorageFull):
+        admin.append()
+    assert sum(store.events(record.session_id).count(b"\n") for record in store.sessions()) == 40
 
 
 def test_a_session_that_did_not_fit_leaves_nothing() -> None:
