@@ -18,7 +18,7 @@ from cra._core.chain import EventBatch
 from cra.errors import CRAError
 from cra.server.call import Answer, Call, Response
 from cra.server.identity import SYSTEM_TENANT
-from cra.storage.base import Change, Storage
+from cra.storage.base import AppendSoon, Change, Done, Pending, Storage
 
 TEXT = "text/plain"
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -93,6 +93,8 @@ class Metrics:
         self._cut = Counter("cra_streams_cut", "Live traces that were cut off", ("reason",), registry=registry)
         self._children: dict[Any, Any] = {}
         self._tallies: list[Tally] = []
+        # Answers by operation, decision and tenant since the last flush; only the loop's own thread counts them.
+        self._decided: dict[tuple[str, str, str], int] = {}
         self._tenants: set[str] = set()
         self._landed = self._tally(self._appends.labels("ok"), self._append_seconds)
 
@@ -108,10 +110,7 @@ class Metrics:
     def decision(self, operation: str, decision: str, tenant: str) -> None:
         """Count an answer to a CARP request."""
         key = (operation, decision, tenant)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._decisions.labels(operation, decision, self._tenant(tenant))
-        child.inc()
+        self._decided[key] = self._decided.get(key, 0) + 1
 
     def append(self, seconds: float) -> None:
         """Count an append that has landed."""
@@ -126,6 +125,9 @@ class Metrics:
         """Give what was tallied to the counters that are read."""
         for tally in self._tallies:
             tally.flush()
+        decided, self._decided = self._decided, {}
+        for (operation, decision, tenant), number in decided.items():
+            self._decisions.labels(operation, decision, self._tenant(tenant)).inc(number)
 
     def append_failed(self, code: str) -> None:
         """Count an append that has not landed."""
@@ -176,6 +178,8 @@ class MeteredStorage:
         self.inner = inner
         self._metrics = metrics
         self._append = inner.append
+        self._inner_soon = inner.append_soon
+        self.append_soon: AppendSoon | None = None if inner.append_soon is None else self._append_soon
         self.name, self.tenant = inner.name, inner.tenant
         self.durability, self.blocking = inner.durability, inner.blocking
 
@@ -193,13 +197,28 @@ class MeteredStorage:
         began = time.perf_counter()
         try:
             self._append(session_id, expected_head, batch, change)
-        except CRAError as error:
-            self._metrics.append_failed(error.code)
+        except BaseException as error:
+            self._count(began, error)
             raise
-        except Exception:
-            self._metrics.append_failed("refused")
-            raise
-        self._metrics.append(time.perf_counter() - began)
+        self._count(began, None)
+
+    def _append_soon(
+        self, session_id: str, expected_head: str, batch: EventBatch, change: Change, done: Done
+    ) -> Pending:
+        began = time.perf_counter()
+
+        def counted(error: BaseException | None) -> None:
+            self._count(began, error)
+            done(error)
+
+        assert self._inner_soon is not None  # noqa: S101 - only then is this the store's
+        return self._inner_soon(session_id, expected_head, batch, change, counted)
+
+    def _count(self, began: float, error: BaseException | None) -> None:
+        if error is None:
+            self._metrics.append(time.perf_counter() - began)
+        else:
+            self._metrics.append_failed(error.code if isinstance(error, CRAError) else "refused")
 
 
 async def scrape(call: Call) -> Answer:

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from cra.errors import CRAError, StorageError
-from cra.storage.base import ClaimRefused
+from cra.storage.base import ClaimRefused, Done, Pending
 
 # What lands together; more would only make the first caller wait longer.
 _MOST = 256
@@ -19,16 +19,62 @@ Work = Callable[[Any], None]
 
 
 class _Job:
-    """One caller's work; whoever waits is woken through `done`."""
+    """One caller's work; whoever waits in `wait` is woken by `finish`."""
 
-    __slots__ = ("abandoned", "done", "error", "work")
+    __slots__ = ("_done", "abandoned", "error", "timeout_seconds", "work")
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, timeout_seconds: float) -> None:
         self.work = work
-        self.done = threading.Lock()
-        self.done.acquire()
+        self.timeout_seconds = timeout_seconds
         self.error: BaseException | None = None
+        # Nobody waits any more: if it was not begun, it does not happen.
         self.abandoned = False
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def finish(self) -> None:
+        """Tell that it is over."""
+        self._done.release()
+
+    def wait(self) -> None:
+        """Return when it is over; raises `StorageError` when that takes too long."""
+        try:
+            if not self._done.acquire(timeout=self.timeout_seconds):
+                raise self._overdue()
+        except BaseException:
+            self.abandoned = True
+            raise
+
+    def _overdue(self) -> StorageError:
+        return StorageError(
+            f"no answer from the disk within {self.timeout_seconds:g} s; whether the record was written is unknown",
+            hint="read the session again to learn it",
+        )
+
+
+class _Queued(_Job):
+    """Work that nobody waits for: `done` is called, once, when it is over or given up."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, work: Work, timeout_seconds: float, done: Done) -> None:
+        super().__init__(work, timeout_seconds)
+        self._tell = done
+        self._done.release()
+
+    def finish(self) -> None:
+        """Tell that it is over, unless it was given up."""
+        self._end(self.error)
+
+    def give_up(self) -> None:
+        """Tell that it takes too long, unless it is over."""
+        self.abandoned = True
+        self._end(self._overdue())
+
+    def _end(self, error: BaseException | None) -> None:
+        # Never released again: who is second finds it taken.
+        if self._done.acquire(blocking=False):
+            self._tell(error)
 
 
 class GroupCommit:
@@ -67,7 +113,7 @@ class GroupCommit:
 
     def run(self, work: Work) -> None:
         """Return when the work is durable; raises what the work refused with, or `StorageError`."""
-        job = _Job(work)
+        job = _Job(work, self._timeout_s)
         if self._alone and self._queue.empty() and self._turn.acquire(blocking=False):
             # PERF: with nobody to share a commit with, waking the writer would cost 20 us and share nothing.
             try:
@@ -79,9 +125,15 @@ class GroupCommit:
                 self._wake()
         else:
             self._enqueue(job)
-            self._wait(job)
+            job.wait()
         if job.error is not None:
             raise job.error
+
+    def submit(self, work: Work, done: Done) -> Pending:
+        """Do the work in the writer's thread, which then calls `done` with what it raised, or None."""
+        job = _Queued(work, self._timeout_s, done)
+        self._enqueue(job)
+        return job
 
     def _check_open(self) -> None:
         if self._closed:
@@ -94,22 +146,10 @@ class GroupCommit:
 
     def _wake(self) -> None:
         """Have the writer look after the store."""
-        nothing = _Job(_nothing)
+        nothing = _Job(_nothing, self._timeout_s)
         nothing.abandoned = True
         with suppress(StorageError):
             self._enqueue(nothing)
-
-    def _wait(self, job: _Job) -> None:
-        try:
-            if not job.done.acquire(timeout=self._timeout_s):
-                raise StorageError(
-                    f"no answer from the disk within {self._timeout_s:g} s; whether the record was written is unknown",
-                    hint="read the session again to learn it",
-                )
-        except BaseException:
-            # Nobody waits any more: if it was not begun, it does not happen.
-            job.abandoned = True
-            raise
 
     def close(self) -> None:
         """Finish what is queued, then stop; safe to call twice."""
@@ -139,7 +179,7 @@ class GroupCommit:
                 # Emptied, so that a writer that waits keeps no caller's data alive.
                 first = None
                 while jobs:
-                    jobs.pop().done.release()
+                    jobs.pop().finish()
                 # Whatever is wrong meets the next commit, which has somebody to tell.
                 with suppress(Exception):
                     if self._due():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cra.errors import StorageError
 from cra.storage._group import GroupCommit
 from cra.storage._sqlite_file import close_quietly, open_reader, open_writer, storage_error
+from cra.storage.base import Done, Pending
 
 if TYPE_CHECKING:
     from apsw import Connection
@@ -54,6 +55,11 @@ class Pool:
         """Return when the job is durable."""
         self._check_usable()
         self.writer.run(job)
+
+    def write_soon(self, job: Callable[[Connection], None], done: Done) -> Pending:
+        """Do the job in the writer's thread, which calls `done` once it is durable, or with what it raised."""
+        self._check_usable()
+        return self.writer.submit(job, done)
 
     def _check_usable(self) -> None:
         if self.closed:

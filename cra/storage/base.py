@@ -1,6 +1,6 @@
 """The storage contract: what every store keeps, and how a change lands."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -205,6 +205,32 @@ class SessionDump(NamedTuple):
     approvals: tuple[ApprovalRecord, ...]
 
 
+# Is told what an append raised, or None.
+Done = Callable[[BaseException | None], None]
+
+
+class Pending(Protocol):
+    """An append that is queued; who waits for it gives it up after `timeout_seconds`."""
+
+    timeout_seconds: float
+
+    def give_up(self) -> None:
+        """Have `done` called with a `StorageError`, unless it has been called; what is not begun never happens."""
+        ...
+
+
+class AppendSoon(Protocol):
+    """Does as `append` in another thread, which calls `done` with what it raised, or None.
+
+    `batch` may not be added to before that. `done` is called once; it must not raise, and not take long. What is wrong
+    with the store itself is raised at once.
+    """
+
+    def __call__(
+        self, session_id: str, expected_head: str, batch: EventBatch, change: Change, done: Done
+    ) -> Pending: ...
+
+
 class Storage(Protocol):
     """A tenant's part of a store; every method may be called from any thread.
 
@@ -250,6 +276,11 @@ class Storage(Protocol):
         request_id, `ClaimRefused` when a counter is full, `SessionNotFound` (also for one to purge), `SessionError`
         when one to purge is active or the session of the batch, `SessionExists`, `StorageFull`, `StorageError`.
         """
+        ...
+
+    @property
+    def append_soon(self) -> AppendSoon | None:
+        """`append` in a thread of the store's own; None when it has none."""
         ...
 
     def load(self, session_id: str) -> tuple[SessionRecord, Head]:

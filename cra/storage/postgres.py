@@ -42,6 +42,7 @@ class PostgresStorage:
 
     name = "postgres"
     blocking = True
+    append_soon = None
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from cra._core.chain import EventBatch
 from cra.errors import ApprovalNotFound, ConfigInvalid, SessionNotFound, StorageCorrupt
 from cra.storage import _sqlite_append as work
 from cra.storage import _sqlite_move as move
+from cra.storage._group import Work
 from cra.storage._sqlite_pool import Pool
 from cra.storage.base import (
     DEFAULT_TENANT,
@@ -19,8 +20,10 @@ from cra.storage.base import (
     Claim,
     CounterRecord,
     Document,
+    Done,
     Head,
     IdempotencyRecord,
+    Pending,
     ResolutionRecord,
     SessionDump,
     SessionRecord,
@@ -95,21 +98,33 @@ class SQLiteStorage:
         return self._pool.tenant(self.tenant)
 
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
-        pool = self._pool
-        tenant = pool.new_tenant(self.tenant)
-        pool.write(work.append(tenant, session_id, expected_head, batch, change, self._max_resolutions))
-        if change.claims:
-            pool.claims += len(change.claims)
-            if pool.claims >= _CLAIMS_BETWEEN_SWEEPS:
-                pool.claims = 0
-                self._sweep(change.claims_at_us)
+        self._pool.write(self._work(session_id, expected_head, batch, change))
+        if self._is_sweep_due(change):
+            self._pool.write(self._sweep(change))
 
-    def _sweep(self, now_us: int) -> None:
+    def append_soon(
+        self, session_id: str, expected_head: str, batch: EventBatch, change: Change, done: Done
+    ) -> Pending:
+        pending = self._pool.write_soon(self._work(session_id, expected_head, batch, change), done)
+        if self._is_sweep_due(change):
+            self._pool.write_soon(self._sweep(change), _ignore)
+        return pending
+
+    def _work(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> Work:
+        tenant = self._pool.new_tenant(self.tenant)
+        return work.append(tenant, session_id, expected_head, batch, change, self._max_resolutions)
+
+    def _is_sweep_due(self, change: Change) -> bool:
+        self._pool.claims += len(change.claims)
+        return self._pool.claims >= _CLAIMS_BETWEEN_SWEEPS
+
+    def _sweep(self, change: Change) -> Work:
         pool = self._pool
+        pool.claims = 0
         highest = self._read("SELECT max(number) FROM counters")[0][0] or 0
         after = pool.swept if pool.swept < highest else 0
         pool.swept = after + work.SWEEP
-        pool.write(work.sweep(after, now_us))
+        return work.sweep(after, change.claims_at_us)
 
     def load(self, session_id: str) -> tuple[SessionRecord, Head]:
         rows = self._read(f"{_SESSION} WHERE s.tenant = ? AND s.session_id = ?", (self._tenant, session_id))
@@ -318,6 +333,10 @@ class SQLiteStorage:
     def close(self) -> None:
         if self._opened:
             self._pool.close()
+
+
+def _ignore(error: BaseException | None) -> None:
+    """Leave what failed to the next sweep."""
 
 
 def _most(limit: int | None) -> int:

@@ -9,13 +9,16 @@ from typing import Any, Literal
 from cra._core.chain import EventBatch
 from cra.errors import StorageError
 from cra.storage.base import (
+    AppendSoon,
     ApprovalRecord,
     Change,
     Claim,
     CounterRecord,
     Document,
+    Done,
     Head,
     IdempotencyRecord,
+    Pending,
     ResolutionRecord,
     SessionDump,
     SessionRecord,
@@ -34,6 +37,15 @@ class _Plan:
         self.lock = Lock()
         self.nth: dict[int, tuple[When, Exception]] = {}
         self.always: tuple[When, Exception] | None = None
+
+
+class _Failed:
+    """An append that has failed already."""
+
+    timeout_seconds = 0.0
+
+    def give_up(self) -> None:
+        return
 
 
 class FaultyStorage:
@@ -74,12 +86,17 @@ class FaultyStorage:
             plan.always = None
             plan.nth.clear()
 
-    def _write(self, write: Callable[..., None], *arguments: Any) -> None:
+    def _next(self) -> tuple[When, Exception] | None:
+        """Count a write, and return how it fails."""
         plan = self._plan
         with plan.lock:
             plan.writes += 1
             fault = plan.nth.pop(plan.writes, plan.always)
             plan.failures += fault is not None
+        return fault
+
+    def _write(self, write: Callable[..., None], *arguments: Any) -> None:
+        fault = self._next()
         if fault is None:
             write(*arguments)
             return
@@ -119,6 +136,25 @@ class FaultyStorage:
 
     def append(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
         self._write(self.inner.append, session_id, expected_head, batch, change)
+
+    @property
+    def append_soon(self) -> AppendSoon | None:
+        """That of the store inside, which fails as its `append` does."""
+        return None if self.inner.append_soon is None else self._append_soon
+
+    def _append_soon(
+        self, session_id: str, expected_head: str, batch: EventBatch, change: Change, done: Done
+    ) -> Pending:
+        queue = self.inner.append_soon
+        assert queue is not None
+        fault = self._next()
+        if fault is None:
+            return queue(session_id, expected_head, batch, change, done)
+        when, failure = fault
+        if when == "after":
+            return queue(session_id, expected_head, batch, change, lambda error: done(error or failure))
+        done(failure)
+        return _Failed()
 
     def restore(self, dump: SessionDump) -> None:
         self._write(self.inner.restore, dump)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from cra.errors import (
@@ -29,6 +30,7 @@ from cra.errors import (
 )
 from cra.storage.base import Storage
 from cra.storage.memory import MemoryStorage
+from cra.storage.sqlite import SQLiteStorage
 from tests.runtime.desk import ATLAS, STORES, Desk, dense, open_store
 
 BIG = 2**300 + 1
@@ -237,31 +239,32 @@ def test_a_task_that_is_cancelled_leaves_an_outcome(store: Storage) -> None:
     asyncio.run(scenario())
 
 
-def test_a_task_that_is_cancelled_while_its_intent_is_written_runs_nothing_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [None, "k"], ids=["queued", "in a thread"])
+def test_a_task_that_is_cancelled_while_its_intent_is_written_runs_nothing_and_says_so(
+    tmp_path: Path, key: str | None
+) -> None:
     async def scenario() -> None:
-        desk = Desk(open_store("sqlite", tmp_path), asynchronous=True)
+        store = SQLiteStorage(tmp_path / "held.db")
+        desk = Desk(store, asynchronous=True)
         session = await desk.runtime.create_session("agent-1", "help")
         await desk.runtime.resolve(session.id, "help")
-        entered, gate = threading.Event(), threading.Event()
-        append = desk.store.append
-
-        def slow(*arguments: Any) -> None:
-            entered.set()
-            assert gate.wait(30)
-            append(*arguments)
-
-        desk.store.append = slow  # type: ignore[method-assign]
-        task = asyncio.ensure_future(desk.runtime.execute(session.id, "ticket.get", {}))
-        await asyncio.to_thread(entered.wait)
-        task.cancel()
-        await asyncio.sleep(0)
-        gate.set()
+        # While another connection writes, an append is neither done nor refused.
+        other = apsw.Connection(store.path)
+        other.set_busy_timeout(10_000)
+        other.execute("BEGIN IMMEDIATE")
+        task = asyncio.ensure_future(desk.runtime.execute(session.id, "ticket.get", {}, idempotency_key=key))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            task.cancel()
+        assert not task.done()
+        other.execute("ROLLBACK")
+        other.close()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert desk.calls == []
         assert desk.types(session.id)[-2:] == ["action.approved", "action.failed"]
         assert desk.last(session.id)[1]["error_code"] == "cancelled"
-        dense(desk.store, [session.id])
+        dense(store, [session.id])
         await desk.runtime.close()
 
     asyncio.run(scenario())
