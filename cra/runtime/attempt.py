@@ -119,8 +119,11 @@ class Attempt:
     def _resolution(self) -> ResolutionRecord:
         """Return the resolution that this call goes by."""
         order, storage, now_us = self._order, self._kernel.storage, self.batch.now_us
+        latest = self._live.latest
         if order.resolution_id is not None:
-            record = storage.resolution(order.session_id, order.resolution_id)
+            record = latest
+            if record is None or record.resolution_id != order.resolution_id:
+                record = storage.resolution(order.session_id, order.resolution_id)
             if record is None:
                 raise Refusal(
                     ResolutionRequired(
@@ -135,7 +138,6 @@ class Attempt:
                     )
                 )
             return record
-        latest = self._live.latest
         if latest is not None and now_us < latest.expires_us and order.action_id in latest.offered:
             if not order.simulate:
                 return latest
