@@ -13,12 +13,13 @@ UUID_PATTERN = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}" +
 TIMESTAMP_PATTERN = (
     "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})" + END
 )
+MAX_TIMESTAMP = 40
 HASH_PATTERN = "^[0-9a-f]{64}" + END
 ATLAS_ID_PATTERN = "^[a-z][a-z0-9]*(\\.[a-z][a-z0-9-]*)+" + END
 ACTION_ID_PATTERN = "^[a-z][a-z0-9]*(\\.[a-z][a-z0-9_]*)+" + END
 
 Uuid = Annotated[str, Meta(pattern=UUID_PATTERN, description="UUID, 36 lower-case characters")]
-Timestamp = Annotated[str, Meta(pattern=TIMESTAMP_PATTERN, max_length=40, description="RFC 3339 date-time")]
+Timestamp = Annotated[str, Meta(pattern=TIMESTAMP_PATTERN, max_length=MAX_TIMESTAMP, description="RFC 3339 date-time")]
 Digest = Annotated[str, Meta(pattern=HASH_PATTERN, description="SHA-256, 64 lower-case hexadecimal digits")]
 AtlasId = Annotated[str, Meta(pattern=ATLAS_ID_PATTERN, max_length=255)]
 ActionId = Annotated[str, Meta(pattern=ACTION_ID_PATTERN, max_length=255)]
