@@ -48,7 +48,9 @@ class Authenticator:
         self._now_us = now_us
         self._dev = settings.dev
         self._proxy = Proxy(settings.proxy) if settings.proxy is not None else None
-        self._proxied: frozenset[bytes] = self._proxy.headers if self._proxy is not None else frozenset()
+        # The headers that say who calls.
+        proxied: frozenset[bytes] = self._proxy.headers if self._proxy is not None else frozenset()
+        self._telling = proxied | {b"authorization", b"x-api-key"}
         self._throttle = _throttle(settings)
         self._failures = _failures(settings, monotonic)
         self._tokens = _tokens(settings, now_us, monotonic) if settings.issuers else None
@@ -107,13 +109,15 @@ class Authenticator:
         proxied = False
         count = 0
         for name, value in scope["headers"]:
+            if name not in self._telling:
+                continue
             if name == b"authorization":
                 bearer = value
                 count += 1
             elif name == b"x-api-key":
                 key = value
                 count += 1
-            elif name in self._proxied:
+            else:
                 proxied = True
         if count + proxied != 1:
             if count + proxied == 0 and self._dev:

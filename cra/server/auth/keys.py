@@ -10,8 +10,9 @@ from hmac import compare_digest
 from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
+from cra._core.sha256 import sha256
 from cra.protocol.fields import Digest, Record, Timestamp
 from cra.protocol.times import parse_timestamp
 from cra.storage.base import Document
@@ -69,7 +70,7 @@ def key_of(document: Document) -> KeyDocument:
     return _decoder.decode(document.body)
 
 
-class Presented(NamedTuple):
+class Presented(Struct, frozen=True, gc=False):
     """A key as somebody presents it: nothing of it has been checked but its form."""
 
     tenant: str
@@ -84,7 +85,7 @@ def read_key(text: bytes) -> Presented | None:
         return None
     tenant, key_id, secret = match.groups()
     # The text itself is not kept: from here on there is only the secret's digest.
-    return Presented(tenant.decode("ascii"), key_id.decode("ascii"), hashlib.sha256(secret).digest())
+    return Presented(tenant.decode("ascii"), key_id.decode("ascii"), sha256(secret))
 
 
 class NewKey(NamedTuple):
