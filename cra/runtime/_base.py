@@ -23,7 +23,7 @@ from cra.runtime.administration import Administration
 from cra.runtime.calls import Order, response_bytes
 from cra.runtime.catalog import Catalog
 from cra.runtime.config import RuntimeConfig
-from cra.runtime.engine import Ask, ask_of
+from cra.runtime.engine import Ask, Decided, ask_of
 from cra.runtime.execution import Execution
 from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import Kernel, check_text, json_object
@@ -207,11 +207,11 @@ class RuntimeBase:
         """Whether the store may make its callers wait."""
         return self._kernel.storage.blocking
 
-    def _answer_here(self, request: Request) -> bytes:
+    def _answer_here(self, request: Request) -> Decided:
         """Answer a resolve request in the calling thread; it waits for the store."""
         session = self._kernel.live(request.requester.session_id).record
         self._check(session, request)
-        return self._kernel.resolve(session.session_id, ask_of(request)).canonical
+        return self._kernel.resolve(session.session_id, ask_of(request))
 
     def _request(self, request: Request | bytes | str | Mapping[str, Any]) -> Request:
         if isinstance(request, Request):

@@ -212,7 +212,7 @@ class CRARuntime(RuntimeBase):
         """
         carp = self._request(request)
         if carp.operation is Operation.RESOLVE:
-            return self._answer_here(carp)
+            return self._answer_here(carp).canonical
         self._check(self._kernel.live(carp.requester.session_id).record, carp)
         return response_bytes(self._execute(self._order_of(carp, actor)).response())
 

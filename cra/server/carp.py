@@ -52,10 +52,10 @@ def resolve_at_once(call: Call) -> Response:
     """Answer a CARP resolve request without waiting for anything but the store, which is one that does not wait."""
     request = _asked(call, Operation.RESOLVE)
     try:
-        answer = call.tenant.runtime._answer_here(request)
+        decided = call.tenant.runtime._answer_here(request)
     except InvalidRequest as error:
         raise _told(call, request, error) from None
-    return _answered(call, _RESOLVE, answer)
+    return _answered(call, _RESOLVE, decided.canonical, decided.resolved.decision_type)
 
 
 async def execute(call: Call) -> Answer:
@@ -102,8 +102,8 @@ def _told(call: Call, request: Request, error: InvalidRequest) -> CRAError:
     return error
 
 
-def _answered(call: Call, operation: str, answer: bytes) -> Response:
-    call.service.metrics.decision(operation, _verdict(operation, answer), call.identity.tenant)
+def _answered(call: Call, operation: str, answer: bytes, verdict: str | None = None) -> Response:
+    call.service.metrics.decision(operation, verdict or _verdict(operation, answer), call.identity.tenant)
     return Response(answer, media=call.media)
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cra.server.service import Service
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 503: b"Service Unavailable"}
-
-
+# With one of these a request is not answered at once.
+_SPECIAL = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 _END, _LAST_END = b"\r\n", b"connection: close\r\n\r\n"
 
 
@@ -91,8 +91,8 @@ class Connection(HttpToolsProtocol):
 
     NOTE: uvicorn bounds neither, and starts its keep-alive clock only after the first answer.
 
-    A request that arrives whole and alone, on a path that may be answered at once, is; `_prompt` is true from the end
-    of its head until then. Whatever keeps it from being answered at once, it is then begun as any other.
+    A request that arrives whole and alone, on a path that may be answered at once, is; `_prompt` is its method from
+    the end of its head until then. Whatever keeps it from being answered at once, it is then begun as any other.
     """
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
@@ -104,8 +104,11 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._broken = False
+        # What has just arrived, if it began where a request begins; empty from the end of that request on.
         self._data = b""
-        self._prompt = False
+        self._open = False
+        self._prompt = ""
+        self._fields: dict[bytes, bytes] = {}
         self._body = b""
 
     @property
@@ -151,7 +154,7 @@ class Connection(HttpToolsProtocol):
         if self._broken or self.transport.is_closing():
             return
         self._head_bytes += len(data)
-        self._data = data
+        self._data = b"" if self._open else data
         super().data_received(data)
         self._data = b""
         if self._prompt:
@@ -167,6 +170,7 @@ class Connection(HttpToolsProtocol):
         if self._prompt:
             self._begin_late()  # never, if a head ends where it seems to
         # PERF: uvicorn makes a scope here, which is only needed by requests that are not answered at once.
+        self._open = True
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -180,7 +184,7 @@ class Connection(HttpToolsProtocol):
             if size > self._longest:
                 self._refuse(PayloadTooLarge(f"the request's head has {size} bytes, expected at most {self._longest}"))
                 return
-        self._prompt = self._may_be_prompt()
+        self._prompt = self._prompt_method()
         if not self._prompt:
             self._begin()
 
@@ -192,22 +196,24 @@ class Connection(HttpToolsProtocol):
         self.scope["headers"] = headers
         super().on_headers_complete()
 
-    def _may_be_prompt(self) -> bool:
-        """Say whether the request is alone in what has arrived, all of it is there, and nothing is special about it."""
-        parser, service = self.parser, self.service
-        if service.prompt.get(self.url) != parser.get_method() or not self._idle or service.is_full:
-            return False
-        if not parser.should_keep_alive() or parser.should_upgrade() or parser.get_http_version() != "1.1":
-            return False
-        size = -1
-        for name, value in self.headers:
-            if name == b"content-length":
-                size = int(value)
-            elif name in (b"transfer-encoding", b"expect"):
-                return False
-        data = self._data
-        # What came before, and what is behind, would be another request or a piece of one.
-        return self._head_bytes == len(data) == data.find(b"\r\n\r\n") + 4 + size and not self.flow.write_paused
+    def _prompt_method(self) -> str:
+        """Return the method of a request that may be answered at once; empty when there is anything special about it.
+
+        INVARIANT: it is all of what has just arrived, so nothing that was sent before or behind it is near.
+        """
+        data, service, latest = self._data, self.service, self._latest
+        method = service.prompt.get(data[: data.find(b"\r\n")])
+        if method is None or service.is_full or self.flow.write_paused:
+            return ""
+        if latest is not None and not latest.response_complete:
+            return ""
+        headers = self._fields = dict(self.headers)
+        if len(headers) != len(self.headers) or not _SPECIAL.isdisjoint(headers):
+            return ""
+        connection, size = headers.get(b"connection"), headers.get(b"content-length")
+        if size is None or (connection is not None and connection.lower() != b"keep-alive"):
+            return ""
+        return method if data.find(b"\r\n\r\n") + 4 + int(size) == len(data) else ""
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
@@ -220,6 +226,7 @@ class Connection(HttpToolsProtocol):
         """Expect the next request."""
         self._in_head = True
         self._head_bytes = 0
+        self._data, self._open = b"", False
         # PERF: `cycle` is looked at as it is; uvicorn says that it is never None, and begins with it.
         if not self._prompt and self.cycle:  # type: ignore[truthy-bool]  # see above
             super().on_message_complete()
@@ -229,18 +236,18 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             scope = {
                 "type": "http",
-                "method": self.parser.get_method().decode("ascii"),
+                "method": self._prompt,
                 "raw_path": self.url,
                 "query_string": b"",
                 "headers": self.headers,
                 "client": self.client,
                 "server": self.server,
             }
-            answer = self.service.at_once(scope, self._body)
+            answer = self.service.at_once(scope, self._fields, self._body)
         if answer is None:
             self._begin_late()
             return
-        self._prompt, self._body = False, b""
+        self._prompt, self._body = "", b""
         status, headers, content = answer
         defaults = _defaults(self.server_state.default_headers)
         self.transport.write(b"".join((STATUS_LINE[status], defaults, headers, _END, content)))
@@ -248,7 +255,7 @@ class Connection(HttpToolsProtocol):
 
     def _begin_late(self) -> None:
         """Begin a request that is not answered at once after all."""
-        body, self._prompt, self._body = self._body, False, b""
+        body, self._prompt, self._body = self._body, "", b""
         self._begin()
         if body:
             super().on_body(body)
@@ -299,7 +306,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: CRAError, *, status: int | None = None) -> None:
         self._heads.pop(self, None)
         self._broken = True
-        self._prompt = False
+        self._prompt = ""
         cycle = self._latest
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:

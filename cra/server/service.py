@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from itertools import count
@@ -151,7 +151,7 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request."""
         began = monotonic()
-        call = self._begin(scope, receive)
+        call = self._begin(scope, dict(scope["headers"]), receive)
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a request is one
         status = 499
         answer: Answer
@@ -185,7 +185,7 @@ class Service:
                 call.gate.leave()
             self.count(call, status, monotonic() - began)
 
-    def at_once(self, scope: Scope, body: bytes) -> tuple[int, bytes, bytes] | None:
+    def at_once(self, scope: Scope, headers: Mapping[bytes, bytes], body: bytes) -> tuple[int, bytes, bytes] | None:
         """Return the status, the header lines and the body of an answer that nothing has to be waited for.
 
         Nothing was done and nothing counted when it is None: then the request is answered as any other.
@@ -195,7 +195,7 @@ class Service:
         if not self.gate.has_room:
             return None
         began = monotonic()
-        call = self._begin(scope, _never)
+        call = self._begin(scope, headers, _never)
         try:
             answer = self._answer_at_once(call, body)
         except Exception as error:
@@ -205,8 +205,7 @@ class Service:
         self.count(call, answer.status, monotonic() - began)
         return answer.status, self._lines(call.request_id, answer), answer.body
 
-    def _begin(self, scope: Scope, receive: Receive) -> Call:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+    def _begin(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Call:
         call = Call(self, scope, headers, receive)
         given = headers.get(b"x-request-id")
         call.request_id = given.decode() if given is not None and _REQUEST_ID.match(given) else self.new_id()
