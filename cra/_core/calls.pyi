@@ -1,42 +1,80 @@
-from typing import Any
+from collections.abc import Callable
+from typing import Any, final
 
 from cra._core.assemble import Fragments
 from cra._core.chain import EventBatch
+from cra._core.policy import PolicyTable
 
-def take(value: Any) -> tuple[Any, str, int]: ...
-def requested(
-    batch: EventBatch,
-    f: Fragments,
+PERMITTED: int
+UNOFFERED: int
+REFUSED: int
+WAITING: int
+INVALID: int
+
+UNASKED: int
+ABSENT: int
+GRANTED: int
+
+@final
+class Call:
+    def __init__(
+        self,
+        action_id: str,
+        parameters: dict[str, Any],
+        parameters_hash: str,
+        risk: str | None = None,
+        approval_id: str | None = None,
+        capture: bool = False,
+    ) -> None: ...
+    @property
+    def action_id(self) -> str: ...
+    @property
+    def parameters(self) -> dict[str, Any]: ...
+    @property
+    def parameters_hash(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def execution_id(self) -> str: ...
+    @property
+    def started_us(self) -> int: ...
+    @property
+    def policy(self) -> int: ...
+    @property
+    def decision(self) -> str: ...
+    def begin(self, batch: EventBatch, request_id: str | None = None) -> None: ...
+
+def take(
     action_id: str,
-    parameters_hash: str,
-    request_id: str,
-    resolution_id: str | None = None,
-    parameters: dict[str, Any] | None = None,
-    replay_of: str | None = None,
+    parameters: dict[str, Any],
     risk: str | None = None,
     approval_id: str | None = None,
-) -> None: ...
-def evaluated(batch: EventBatch, f: Fragments, action: int, policy: int, result: str, wait_us: int = 0) -> None: ...
-def permitted(
+    capture: bool = False,
+) -> Call: ...
+def weigh(result: Any) -> tuple[str, int]: ...
+def judge(
     batch: EventBatch,
+    table: PolicyTable,
     f: Fragments,
+    call: Call,
     action: int,
-    policy: int,
-    parameters_hash: str,
-    request_id: str,
+    agent_id: str,
+    risk: int,
     resolution_id: str,
-    execution_id: str,
-    parameters: dict[str, Any] | None = None,
-    risk: str | None = None,
-    named_approval_id: str | None = None,
+    offered: frozenset[str],
+    matches: Callable[[Any], bool],
+    record: bool,
+    context: dict[str, Any] | None = None,
+    windows: bytes | None = None,
+    usage: dict[int, int] | None = None,
+    consent: int = 0,
     approval_id: str | None = None,
     approver: str | None = None,
+) -> int: ...
+def requested(
+    batch: EventBatch, f: Fragments, call: Call, resolution_id: str | None = None, replay_of: str | None = None
 ) -> None: ...
-def executed(
-    batch: EventBatch,
-    action_id: str,
-    execution_id: str,
-    resolution_id: str,
-    duration_ms: int,
-    result_hash: str,
-) -> None: ...
+def evaluated(batch: EventBatch, f: Fragments, action: int, policy: int, result: str, wait_us: int = 0) -> None: ...
+def executed(batch: EventBatch, call: Call, resolution_id: str, result_hash: str) -> None: ...

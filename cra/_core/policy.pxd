@@ -69,6 +69,9 @@ cdef class PolicyTable:
     cdef tuple scopes
 
     cdef int _fill(self, Facts *facts, str agent_id, int risk, bytes windows) except -1
+    cdef int judge(
+        self, int action, str agent_id, int risk, dict context, bytes windows, dict usage, object parameters,
+        bint approved, int *policy) except -1
     cdef int _general(self, int p, const Facts *facts, dict context) except -1
     cdef int _walk(
         self, int i, const Facts *facts, dict context, dict usage, object parameters,

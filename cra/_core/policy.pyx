@@ -392,15 +392,22 @@ cdef class PolicyTable:
         dict usage=None, object parameters=None, bint approved=False
     ) -> tuple[str, int]:
         """Decide about one call as an execute does: `parameters` count, and `approved` says a person agreed."""
+        cdef int policy = -1
+        cdef int code = self.judge(action, agent_id, risk, context, windows, usage, parameters, approved, &policy)
+        return DECISIONS[code], policy
+
+    cdef int judge(
+        self, int action, str agent_id, int risk, dict context, bytes windows, dict usage, object parameters,
+        bint approved, int *policy
+    ) except -1:
         cdef Facts facts
-        cdef int policy = -1, code
         if not 0 <= action < self.action_count:
             raise IndexError(f"action index {action} is outside 0..{self.action_count - 1}")
         self._fill(&facts, agent_id, risk, windows)
         facts.executing = 1
         facts.approved = approved
-        code = self._walk(action, &facts, context, usage, parameters, NULL, None, &policy)
-        return DECISIONS[code], policy
+        policy[0] = -1
+        return self._walk(action, &facts, context, usage, parameters, NULL, None, policy)
 
     def limits(
         self, int action, str agent_id not None, int risk, dict context=None, bytes windows=None,

@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from cra._core import calls
-from cra.atlas.snapshot import RISKS, BoundAction
+from cra._core.calls import Call
+from cra.atlas.snapshot import BoundAction
 from cra.errors import (
     ActionDenied,
     ApprovalConflict,
@@ -25,7 +26,7 @@ from cra.protocol.times import format_timestamp
 from cra.runtime import engine
 from cra.runtime.calls import Ending, Order, Permit, recalled
 from cra.runtime.engine import MICRO, Verdict
-from cra.runtime.executors import Executor, ExecutorTable
+from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import Kernel, Live, same_person
 from cra.storage.base import NO_CHANGE, ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord
 
@@ -45,20 +46,7 @@ class Refusal(Exception):
 class Attempt:
     """One try to decide about a call on one chain head."""
 
-    __slots__ = (
-        "_execution_id",
-        "_executors",
-        "_hash",
-        "_kernel",
-        "_live",
-        "_order",
-        "_parameters",
-        "_refused",
-        "_request_id",
-        "_snapshot",
-        "batch",
-        "change",
-    )
+    __slots__ = ("_call", "_executors", "_kernel", "_live", "_order", "_refused", "_snapshot", "batch", "change")
 
     def __init__(
         self,
@@ -66,22 +54,19 @@ class Attempt:
         executors: ExecutorTable,
         live: Live,
         order: Order,
-        parameters: dict[str, Any],
-        parameters_hash: str,
+        call: Call,
         refused: dict[str, int] | None,
     ) -> None:
         self._kernel = kernel
         self._executors = executors
         self._live = live
         self._order = order
-        self._parameters = parameters
-        self._hash = parameters_hash
+        self._call = call
         self._refused = refused
         self._snapshot = kernel.snapshot
         self.batch = kernel.begin(live)
         self.change = NO_CHANGE
-        self._request_id = order.request_id or self.batch.new_id()
-        self._execution_id = self.batch.new_id()
+        call.begin(self.batch, order.request_id)
 
     def decide(self) -> Permit | Ending:
         """Return the permit to run the call, or how it ended without running; the events are in `batch`."""
@@ -100,7 +85,7 @@ class Attempt:
     def _repeat(self, known: IdempotencyRecord) -> Ending:
         """Answer a call whose idempotency key is known."""
         key = known.key
-        if known.call != self._call():
+        if known.call != self._stands_for():
             problem = IdempotencyConflict(
                 f"idempotency_key `{key}` was used for another call", hint="use a new key for a new call"
             )
@@ -167,47 +152,91 @@ class Attempt:
                 violation="unauthorized",
             )
         bound = snapshot.actions[index]
-        batch, parameters, agent_id = self.batch, self._parameters, session.agent_id
+        executor, call = self._executors.find(bound.executor), self._call
         risk = order.risk if order.risk > resolution.risk else resolution.risk
         context = resolution.context
         if session.context:
             context = engine.merged_context(session, context)
-        windows = snapshot.open_windows(batch.now_us)
+        windows = snapshot.open_windows(self.batch.now_us)
         claims: Sequence[Claim] = ()
         usage: dict[int, int] | None = None
         limits_us = 0
         if snapshot.limits:
+            parameters = call.parameters
             policies, claims, usage = engine.claims_of(snapshot, session, index, risk, context, parameters, windows)
             limits_us = kernel.limits_now_us()
             waits = kernel.storage.peek(claims, limits_us)
             if self._refused:
                 waits = [self._refused.get(claim.key) or wait for claim, wait in zip(claims, waits, strict=True)]
             usage.update(engine.usage_of(policies, waits))
-        decide = snapshot.table.decide
-        decision, policy = decide(index, agent_id, risk, context, windows, usage, parameters, False)
-        approval: ApprovalRecord | None = None
-        if decision in ("allow", "requires_approval") and order.action_id not in resolution.offered:
-            self._refuse_offer(resolution)
-        if decision == "requires_approval":
-            approval = self._approval()
-            if approval is not None:
-                decision, policy = decide(index, agent_id, risk, context, windows, usage, parameters, True)
-        verdict = Verdict(index, decision, policy, usage.get(policy, 0) if usage else 0)
-        if decision not in ("allow", "requires_approval"):
-            raise Refusal(self._denial(verdict), violation=_VIOLATION[decision], verdict=verdict)
-        if not bound.parameters.matches(parameters):
-            self._refuse_parameters(bound, verdict)
-        if decision == "requires_approval":
-            return self._ask_for_approval(resolution, bound, verdict)
-        executor = self._executors.find(bound.executor)
-        if executor is None and not order.simulate:
+        facts = (
+            self.batch,
+            snapshot.table,
+            snapshot.fragments,
+            call,
+            index,
+            session.agent_id,
+            risk,
+            resolution.resolution_id,
+            resolution.offered,
+            bound.parameters.matches,
+            executor is not None or order.simulate,
+            context,
+            windows,
+            usage,
+        )
+        told = calls.judge(*facts)
+        used: ApprovalRecord | None = None
+        if told == calls.WAITING:
+            granted = self._approval()
+            if granted is None:
+                told = calls.judge(*facts, calls.ABSENT)
+            else:
+                used = msgspec.structs.replace(granted, status="used", parameters=None)
+                told = calls.judge(*facts, calls.GRANTED, used.approval_id, used.approver)
+        if told:
+            verdict = Verdict(index, call.decision, call.policy, usage.get(call.policy, 0) if usage else 0)
+            return self._not_permitted(told, resolution, bound, verdict)
+        if order.simulate:
+            return self._ending(ExecuteStatus.SUCCESS, resolution.resolution_id, None)
+        if executor is None:
             raise Refusal(
                 ExecutorMissing(
                     f"action `{order.action_id}` is allowed, but no executor `{bound.executor}` is registered",
                     hint="register one: `@runtime.executor` in a program, `--executors` of `cra serve` and `execute`",
                 )
             )
-        return self._permit(resolution, bound, executor, verdict, approval, claims, limits_us)
+        idempotency = None
+        if order.idempotency_key is not None:
+            idempotency = IdempotencyRecord(key=order.idempotency_key, call=self._stands_for())
+        self.change = Change(
+            request_id=call.request_id,
+            approval=used,
+            idempotency=idempotency,
+            claims=tuple(claims),
+            claims_at_us=limits_us,
+            catalog=snapshot.catalog,
+        )
+        return Permit(
+            live=self._live,
+            bound=bound,
+            executor=executor,
+            call=call,
+            resolution_id=resolution.resolution_id,
+            idempotency=idempotency,
+        )
+
+    def _not_permitted(
+        self, told: int, resolution: ResolutionRecord, bound: BoundAction, verdict: Verdict
+    ) -> Permit | Ending:
+        """Say why a call may not run: what `calls.judge` told beside `PERMITTED`."""
+        if told == calls.UNOFFERED:
+            self._refuse_offer(resolution)
+        if told == calls.INVALID:
+            self._refuse_parameters(bound, verdict)
+        if told == calls.WAITING:
+            return self._ask_for_approval(resolution, bound, verdict)
+        raise Refusal(self._denial(verdict), violation=_VIOLATION[verdict.decision], verdict=verdict)
 
     def _refuse_offer(self, resolution: ResolutionRecord) -> NoReturn:
         action_id = self._order.action_id
@@ -221,7 +250,7 @@ class Attempt:
         )
 
     def _refuse_parameters(self, bound: BoundAction, verdict: Verdict) -> NoReturn:
-        pointer, words = bound.parameters.first_error(self._parameters) or ("", "do not match the schema")
+        pointer, words = bound.parameters.first_error(self._call.parameters) or ("", "do not match the schema")
         raise Refusal(
             InvalidParameters(
                 f"parameters of `{bound.action.action_id}`{pointer and f' at `{pointer}`'}: {words}",
@@ -279,7 +308,7 @@ class Attempt:
         # INVARIANT: an approval holds for one requester, one action, one set of parameters and one snapshot.
         return (
             record.action_id == self._order.action_id
-            and record.parameters_hash == self._hash
+            and record.parameters_hash == self._call.parameters_hash
             and record.agent_id == self._live.record.agent_id
             and record.snapshot_digest == self._snapshot.digest
         )
@@ -297,7 +326,7 @@ class Attempt:
             return f"it is {record.status}"
         if record.action_id != self._order.action_id:
             return f"it is for action `{record.action_id}`"
-        if record.parameters_hash != self._hash:
+        if record.parameters_hash != self._call.parameters_hash:
             return "it is for other parameters"
         if record.snapshot_digest != self._snapshot.digest:
             return "the atlases have changed since it was asked for"
@@ -329,18 +358,18 @@ class Attempt:
                 atlas_id=bound.atlas_id,
                 policy_id=policy.policy_id,
                 resolution_id=resolution.resolution_id,
-                parameters_hash=self._hash,
+                parameters_hash=self._call.parameters_hash,
                 snapshot_digest=self._snapshot.digest,
                 requested_us=now_us,
                 expires_us=now_us + kernel.config.approval_ttl_seconds * MICRO,
                 # The approver has to see what is asked; the record keeps it only as long as the approval.
-                parameters=self._parameters,
+                parameters=self._call.parameters,
                 requested_by=order.actor,
             )
             asked = {
                 "approval_id": record.approval_id,
                 "action_id": order.action_id,
-                "parameters_hash": self._hash,
+                "parameters_hash": self._call.parameters_hash,
                 "policy_id": policy.policy_id,
                 "expires_at": format_timestamp(record.expires_us),
             }
@@ -361,64 +390,9 @@ class Attempt:
 
     # What is recorded
 
-    def _permit(
-        self,
-        resolution: ResolutionRecord,
-        bound: BoundAction,
-        executor: Executor | None,
-        verdict: Verdict,
-        approval: ApprovalRecord | None,
-        claims: Sequence[Claim],
-        limits_us: int,
-    ) -> Permit | Ending:
-        order = self._order
-        resolution_id = resolution.resolution_id
-        used: ApprovalRecord | None = None
-        if approval is not None:
-            used = msgspec.structs.replace(approval, status="used", parameters=None)
-        calls.permitted(
-            self.batch,
-            self._snapshot.fragments,
-            verdict.action,
-            verdict.policy,
-            self._hash,
-            self._request_id,
-            resolution_id,
-            self._execution_id,
-            self._parameters if self._kernel.rules.capture else None,
-            RISKS[order.risk] if order.risk else None,
-            order.approval_id,
-            used.approval_id if used is not None else None,
-            used.approver if used is not None else None,
-        )
-        if executor is None or order.simulate:
-            return self._ending(ExecuteStatus.SUCCESS, resolution_id, None)
-        idempotency = None
-        if order.idempotency_key is not None:
-            idempotency = IdempotencyRecord(key=order.idempotency_key, call=self._call())
-        self.change = Change(
-            request_id=self._request_id,
-            approval=used,
-            idempotency=idempotency,
-            claims=tuple(claims),
-            claims_at_us=limits_us,
-            catalog=self._snapshot.catalog,
-        )
-        return Permit(
-            live=self._live,
-            bound=bound,
-            executor=executor,
-            parameters=self._parameters,
-            execution_id=self._execution_id,
-            resolution_id=resolution_id,
-            request_id=self._request_id,
-            idempotency=idempotency,
-            started_us=self.batch.now_us,
-        )
-
-    def _call(self) -> str:
+    def _stands_for(self) -> str:
         """Return what an idempotency key stands for."""
-        return f"{self._order.action_id}:{self._hash}"
+        return f"{self._order.action_id}:{self._call.parameters_hash}"
 
     def _refuse(self, refusal: Refusal, resolution: ResolutionRecord | None) -> Ending:
         error, verdict = refusal.error, refusal.verdict
@@ -451,8 +425,8 @@ class Attempt:
             "error_code": error.code,
             "error_message": error.message,
             "action_id": self._order.action_id,
-            "parameters_hash": self._hash,
-            "request_id": self._request_id,
+            "parameters_hash": self._call.parameters_hash,
+            "request_id": self._call.request_id,
         }
         named = resolution.resolution_id if resolution is not None else self._order.resolution_id
         if named is not None:
@@ -462,19 +436,7 @@ class Attempt:
         return self._ending(ExecuteStatus.ERROR, resolution.resolution_id if resolution else None, error)
 
     def _requested(self, resolution_id: str | None, *, replay_of: str | None = None) -> None:
-        order = self._order
-        calls.requested(
-            self.batch,
-            self._snapshot.fragments,
-            order.action_id,
-            self._hash,
-            self._request_id,
-            resolution_id,
-            self._parameters if self._kernel.rules.capture else None,
-            replay_of,
-            RISKS[order.risk] if order.risk else None,
-            order.approval_id,
-        )
+        calls.requested(self.batch, self._snapshot.fragments, self._call, resolution_id, replay_of)
 
     def _evaluated(self, verdict: Verdict) -> None:
         calls.evaluated(
@@ -487,12 +449,12 @@ class Attempt:
         )
 
     def _land(self, *, approval: ApprovalRecord | None = None) -> None:
-        self.change = Change(request_id=self._request_id, approval=approval, catalog=self._snapshot.catalog)
+        self.change = Change(request_id=self._call.request_id, approval=approval, catalog=self._snapshot.catalog)
 
     def _ending(self, status: ExecuteStatus, resolution_id: str | None, error: CRAError | None) -> Ending:
         return Ending(
-            execution_id=self._execution_id,
-            request_id=self._request_id,
+            execution_id=self._call.execution_id,
+            request_id=self._call.request_id,
             resolution_id=resolution_id,
             trace_id=self._live.record.trace_id,
             timestamp=self.batch.timestamp,

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from cra._core.calls import Call
 from cra._core.canonical import dumps
 from cra.atlas.snapshot import BoundAction
 from cra.errors import ActionFailed, ActionTimeout, CRAError
@@ -38,16 +39,17 @@ class Permit(Struct, frozen=True, kw_only=True):
     live: Live
     bound: BoundAction
     executor: Executor
-    parameters: dict[str, Any]
-    execution_id: str
+    call: Call
     resolution_id: str
-    request_id: str
     idempotency: IdempotencyRecord | None
-    started_us: int
 
     @property
     def action_id(self) -> str:
-        return self.bound.action.action_id
+        return self.call.action_id
+
+    @property
+    def execution_id(self) -> str:
+        return self.call.execution_id
 
     @property
     def timeout_seconds(self) -> int:
@@ -57,7 +59,7 @@ class Permit(Struct, frozen=True, kw_only=True):
     def arguments(self) -> tuple[Any, ...]:
         """Return what the executor is called with."""
         if not self.executor.wants_context:
-            return (self.parameters,)
+            return (self.call.parameters,)
         record = self.live.record
         context = ExecutionContext(
             session_id=record.session_id,
@@ -67,7 +69,7 @@ class Permit(Struct, frozen=True, kw_only=True):
             resolution_id=self.resolution_id,
             timeout_seconds=self.timeout_seconds,
         )
-        return self.parameters, context
+        return self.call.parameters, context
 
 
 class Ending(Struct, frozen=True, kw_only=True):

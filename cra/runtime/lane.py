@@ -188,13 +188,13 @@ class Lane:
         attempt: Attempt | None = None
         stale: CRAError | None = None
         if self._takes() and not order.simulate:
-            parameters, digest = execution.take(order)
+            call = execution.take(order)
             live = await self.live(order.session_id)
             if live.lock.acquire(blocking=False):
                 landed = None
                 try:
                     check_active(live.record)
-                    attempt = Attempt(self._kernel, execution.executors, live, order, parameters, digest, None)
+                    attempt = Attempt(self._kernel, execution.executors, live, order, call, None)
                     ending = attempt.decide()
                     landed = await self._land(live, attempt.batch, attempt.change)
                 except WouldWait:

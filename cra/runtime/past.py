@@ -6,11 +6,12 @@ from typing import Any, Literal, NamedTuple, cast
 import msgspec
 from msgspec import Struct, structs
 
+from cra._core.calls import Call
 from cra._core.chain import Chain, verify
 from cra._core.sha256 import hexdigest
 from cra._core.windows import BudgetWindow, RateWindow
 from cra.atlas.limits import counter_key
-from cra.atlas.snapshot import RISK_RANK, Snapshot
+from cra.atlas.snapshot import RISK_RANK, RISKS, Snapshot
 from cra.errors import InvalidTrace
 from cra.protocol.carp import ExecuteResponse, ExecuteStatus
 from cra.protocol.times import format_timestamp, parse_timestamp
@@ -318,7 +319,15 @@ class World(Kernel):
         before, self.snapshot = self.snapshot, snapshot
         try:
             live = Live(self.record, Chain(self.record.session_id, self.record.trace_id))
-            attempt = Attempt(self, self._executors, live, order, parameters, parameters_hash, {})
+            call = Call(
+                order.action_id,
+                parameters,
+                parameters_hash,
+                RISKS[order.risk] if order.risk else None,
+                order.approval_id,
+                self.rules.capture,
+            )
+            attempt = Attempt(self, self._executors, live, order, call, {})
             ending = attempt.decide()
         finally:
             self.snapshot = before

@@ -294,23 +294,43 @@ def payloads(events: EventBatch) -> list[tuple[str, Any]]:
     return [(event["event_type"], event["payload"]) for event in map(json.loads, events.data.splitlines())]
 
 
+def begun(action_id: str = "a.1", *more: Any) -> calls.Call:
+    """Return a call of the action, with the first two ids of a batch."""
+    call = calls.Call(action_id, {"b": 1, "a": []}, "h", *more)
+    call.begin(batch(), "q")
+    return call
+
+
+def judged(events: EventBatch, f: Fragments, call: calls.Call, action: int = 0, **more: Any) -> int:
+    given = {"policies": [], "offered": {"a.0", "a.1"}, "matches": lambda parameters: True, "record": True, **more}
+    table = PolicyTable([(0, 0, False)] * 2, given.pop("policies"))
+    offered, matches, record = frozenset(given.pop("offered")), given.pop("matches"), given.pop("record")
+    return calls.judge(events, table, f, call, action, "a", 0, TRACE, offered, matches, record, **given)
+
+
+ALLOW_FIRST = [(5, 15, None, None, -1, None, None, 0, [0])]
+ASK_FIRST = [(2, 15, None, None, -1, None, None, 0, [0])]
+DENY_FIRST = [(0, 15, None, None, -1, None, None, 0, [0])]
+
+
 def test_the_events_of_a_call_say_what_they_were_given() -> None:
     f, events = fragments(2, 1), batch()
-    calls.requested(events, f, 'é"', "h", "q")
-    calls.requested(events, f, "a.1", "h", "q", TRACE, {"b": 1, "a": []}, SESSION, "high", TRACE)
+    plain, full = begun(), begun("a.0", "medium", TRACE, True)
+    calls.requested(events, f, begun('é"'))
+    calls.requested(events, f, full, TRACE, SESSION)
     calls.evaluated(events, f, 1, 0, "rate_limited", 1_000_001)
     calls.evaluated(events, f, 0, 0, "deny")
-    calls.permitted(events, f, 1, -1, "h", "q", TRACE, SESSION)
-    calls.permitted(events, f, 0, 0, "h", "q", TRACE, SESSION, {"x": 1}, "medium", TRACE, SESSION, "mx")
-    calls.executed(events, "a.1", SESSION, TRACE, 5, "r")
+    assert judged(events, f, plain, 1) == calls.PERMITTED
+    more = {"policies": ASK_FIRST, "consent": calls.GRANTED, "approval_id": SESSION, "approver": "mx"}
+    assert judged(events, f, full, 0, **more) == calls.PERMITTED
+    calls.executed(events, plain, TRACE, "r")
     identity = {"atlas_id": "x.y", "policy_id": "p0"}
     asked = {"parameters_hash": "h", "request_id": "q", "snapshot_digest": "00" * 32}
-    ids = {"execution_id": SESSION, "resolution_id": TRACE}
-    everything = {"parameters": {"a": [], "b": 1}, "replay_of": SESSION, "approval_id": TRACE, "risk_tier": "high"}
-    named = {"parameters": {"x": 1}, "approval_id": TRACE, "risk_tier": "medium"}
+    ids = {"execution_id": plain.execution_id, "resolution_id": TRACE}
+    named = {"parameters": {"a": [], "b": 1}, "approval_id": TRACE, "risk_tier": "medium"}
     assert payloads(events) == [
         ("action.requested", {"action_id": 'é"', **asked, "resolution_id": None}),
-        ("action.requested", {"action_id": "a.1", **asked, "resolution_id": TRACE, **everything}),
+        ("action.requested", {"action_id": "a.0", **asked, "resolution_id": TRACE, "replay_of": SESSION, **named}),
         ("policy.evaluated", {"action_id": "a.1", **identity, "result": "rate_limited", "retry_after_seconds": 2}),
         ("policy.evaluated", {"action_id": "a.0", **identity, "result": "deny"}),
         ("action.requested", {"action_id": "a.1", **asked, "resolution_id": TRACE}),
@@ -318,8 +338,59 @@ def test_the_events_of_a_call_say_what_they_were_given() -> None:
         ("action.requested", {"action_id": "a.0", **asked, "resolution_id": TRACE, **named}),
         ("policy.evaluated", {"action_id": "a.0", **identity, "result": "allow"}),
         ("action.approved", {"action_id": "a.0", "approval_id": SESSION, "approver": "mx", **ids}),
-        ("action.executed", {"action_id": "a.1", "duration_ms": 5, **ids, "result_hash": "r"}),
+        ("action.executed", {"action_id": "a.1", "duration_ms": 0, **ids, "result_hash": "r"}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "told", "decision"),
+    [
+        ({}, calls.PERMITTED, "allow"),
+        ({"policies": DENY_FIRST, "offered": ()}, calls.REFUSED, "deny"),
+        ({"offered": ()}, calls.UNOFFERED, "allow"),
+        ({"policies": ASK_FIRST, "offered": ()}, calls.UNOFFERED, "requires_approval"),
+        ({"matches": lambda parameters: False}, calls.INVALID, "allow"),
+        ({"matches": lambda parameters: 1}, calls.INVALID, "allow"),
+        ({"policies": ASK_FIRST, "matches": lambda parameters: False}, calls.WAITING, "requires_approval"),
+        (
+            {"policies": ASK_FIRST, "matches": lambda parameters: False, "consent": calls.ABSENT},
+            calls.INVALID,
+            "requires_approval",
+        ),
+        ({"policies": ASK_FIRST, "consent": calls.ABSENT}, calls.WAITING, "requires_approval"),
+        (
+            {"policies": ASK_FIRST, "matches": lambda parameters: False, "consent": calls.GRANTED},
+            calls.INVALID,
+            "allow",
+        ),
+        ({"policies": ASK_FIRST, "consent": calls.GRANTED}, calls.PERMITTED, "allow"),
+    ],
+)
+def test_a_call_is_judged_by_policy_then_offer_then_consent_then_parameters(
+    more: dict[str, Any], told: int, decision: str
+) -> None:
+    for record in (True, False):
+        events, call = batch(), begun("a.0")
+        assert judged(events, fragments(2, 1), call, record=record, **more) == told
+        assert (call.decision, call.policy) == (decision, 0 if "policies" in more else -1)
+        assert bool(events.count) == (record and told == calls.PERMITTED)
+
+
+def test_what_raises_while_a_call_is_judged_permits_nothing() -> None:
+    def broken(parameters: object) -> bool:
+        raise ZeroDivisionError
+
+    events = batch()
+    with pytest.raises(ZeroDivisionError):
+        judged(events, fragments(2, 1), begun(), matches=broken)
+    for action in (2, -1):
+        with pytest.raises(IndexError, match="is outside"):
+            judged(events, fragments(2, 1), begun(), action)
+    with pytest.raises(IndexError, match="policy index 0 is outside"):
+        judged(events, fragments(2), begun("a.0"), policies=ALLOW_FIRST)
+    with pytest.raises(ValueError, match="no ids"):
+        judged(events, fragments(2, 1), calls.Call("a.0", {}, "h"))
+    assert not events.count
 
 
 @pytest.mark.parametrize(("action", "policy"), [(2, 0), (-1, 0), (0, 1), (0, -2)])
@@ -327,8 +398,6 @@ def test_an_index_that_is_not_there_is_refused(action: int, policy: int) -> None
     f = fragments(2, 1)
     with pytest.raises(IndexError, match="is outside"):
         calls.evaluated(batch(), f, action, policy, "deny")
-    with pytest.raises(IndexError, match="is outside"):
-        calls.permitted(batch(), f, action, policy, "h", "q", TRACE, SESSION)
     with pytest.raises(IndexError, match="no policy decided"):
         calls.evaluated(batch(), f, 0, -1, "deny")
 
@@ -341,12 +410,15 @@ def test_an_index_that_is_not_there_is_refused(action: int, policy: int) -> None
     )
 )
 def test_what_is_taken_is_a_copy_with_the_digest_of_its_canonical_form(value: Any) -> None:
-    taken, digest, size = calls.take(value)
-    assert taken == value
-    assert (digest, size) == (hexdigest(dumps(value)), len(dumps(value)))
-    assert taken is not value or not isinstance(value, list | dict)
+    given = {"a": value}
+    call = calls.take("a.0", given)
+    assert call.parameters == given and call.parameters is not given
+    assert call.parameters["a"] is not value or not isinstance(value, list | dict)
     if isinstance(value, dict):
-        assert not any(taken[key] is item for key, item in value.items() if isinstance(item, list | dict))
+        copied = call.parameters["a"]
+        assert not any(copied[key] is item for key, item in value.items() if isinstance(item, list | dict))
+    assert (call.parameters_hash, call.size) == (hexdigest(dumps(given)), len(dumps(given)))
+    assert calls.weigh(value) == (hexdigest(dumps(value)), len(dumps(value)))
 
 
 def test_what_cannot_be_taken_is_refused_however_deep_it_goes() -> None:
@@ -357,6 +429,8 @@ def test_what_cannot_be_taken_is_refused_however_deep_it_goes() -> None:
         deep = (deep,)
     for value in (endless, deep, {"a": {1}}, {1: 2}, "\ud800", float("nan"), object()):
         with pytest.raises(NotCanonical):
-            calls.take(value)
+            calls.take("a.0", {"a": value})
+        with pytest.raises(NotCanonical):
+            calls.weigh(value)
     while deep:  # taken apart here, because freeing it in one go would recurse
         (deep,) = deep
