@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from cra.protocol.times import format_timestamp
+from cra.server.access import AccessLog
 from cra.server.service import Service
 from cra.server.settings import ServiceSettings
 from cra.storage.memory import MemoryStorage
 from cra.testing.clock import FixedClock, SeededIds
 from cra.testing.faults import FaultyStorage
-from tests.server.desk import desk
+from tests.server.desk import desk, request
 from tests.server.identities import make_key
 from tests.server.running import Running, running
 
 # The date, and ids of requests that say none.
 _OWN = re.compile(rb"\r\ndate: [^\r]*|[0-9a-f]{12}-[0-9a-f]+\b(?!-)")
+# What differs in the access log: how long it took, and the ids of keys.
+_TOOK = re.compile(r'"microseconds":\d+|key:[a-z0-9]{16}')
 SESSION, OTHER, ENDED, NOBODY = (f"01890000-0000-7000-8000-{number:012x}" for number in range(4))
 
 
@@ -37,8 +41,8 @@ class Way:
         inner: Service = service.app.service
         answer = inner.at_once
 
-        def counted(*given: Any) -> Any:
-            found = answer(*given)
+        def counted(scope: Any, headers: Mapping[bytes, bytes], body: bytes) -> Any:
+            found = answer(scope, headers, body)
             self.prompt += found is not None
             return found
 
@@ -182,17 +186,24 @@ def test_an_answer_is_the_same_whichever_way_it_went(ways: tuple[Way, Way]) -> N
     assert traces[0].count(b"carp.resolution.completed") > 3
 
 
-def test_what_is_counted_is_the_same_whichever_way_it_went() -> None:
-    pages = []
+def test_what_is_counted_and_logged_is_the_same_whichever_way_it_went(caplog: pytest.LogCaptureFixture) -> None:
+    pages, logs = [], []
+    caplog.set_level(logging.INFO, "cra.access")
     for long in (False, True):
         with way(long=long) as it:
+            it.service.app.service.access = AccessLog()
+            caplog.clear()
             for body, key, kind, lines in CASES[:12]:
                 it.send(post(body, it.keys.get(key, key), *lines, kind=kind))
             text = httpx.get(f"{it.service.url}/metrics", headers={"x-api-key": it.keys["admin"]}).text
+        logs.append(
+            [_TOOK.sub("", record.getMessage()) for record in caplog.records if "resolve" in record.getMessage()]
+        )
         pages.append(
             [line for line in text.splitlines() if line.startswith(("cra_requests_total", "cra_decisions_total"))]
         )
     assert pages[0] == pages[1]
+    assert logs[0] == logs[1] and len(logs[0]) == 12
     assert any('decision="partial"' in line for line in pages[0])
 
 
@@ -228,6 +239,43 @@ def test_a_request_that_comes_in_pieces_or_with_others_is_answered_like_one_that
     assert one.prompt == before
 
 
+def test_a_service_that_is_full_answers_nothing_at_once_but_a_refusal(ways: tuple[Way, Way]) -> None:
+    one, _ = ways
+    service, before = one.service.app.service, one.prompt
+    service.calls += service.most_calls
+    try:
+        assert one.send(post(carp(500), one.keys["admin"])).startswith(b"HTTP/1.1 503 ")
+    finally:
+        service.calls -= service.most_calls
+    assert one.prompt == before
+
+
+def test_a_call_waits_for_its_turn_when_others_are_worked_on(ways: tuple[Way, Way]) -> None:
+    one, _ = ways
+    gate, before, loop = one.service.app.service.gate, one.prompt, one.service.loop
+    assert loop is not None
+    gate.active += 64
+    with socket.create_connection(("127.0.0.1", one.service.port), timeout=20) as line:
+        line.sendall(post(carp(501), one.keys["admin"]))
+        while not gate._waiting:
+            assert one.prompt == before
+        gate.active -= 63
+        loop.call_soon_threadsafe(gate.leave)
+        assert read(line).startswith(b"HTTP/1.1 200 ")
+    assert one.prompt == before
+    assert gate.active == 0
+
+
+def test_a_tenant_whose_store_waits_is_answered_by_a_task(tmp_path: Path) -> None:
+    given = ServiceSettings(storage=f"sqlite:///{tmp_path}/cra.db", dev=True, shutdown_seconds=5)
+    with running(given, atlases=(desk(),)) as service, httpx.Client(base_url=service.url, timeout=20) as client:
+        it = Way(service, MemoryStorage(), {})
+        made = client.post("/v1/sessions", json={"agent_id": "a", "goal": "g"}).json()
+        for _ in range(2):
+            assert client.post("/v1/resolve", json=request(made)).status_code == 200
+        assert it.prompt == 0
+
+
 def test_a_limit_counts_every_call_once_whichever_way_it_goes() -> None:
     for long in (False, True):
         with way(long=long, throttle={"key_per_second": 1, "key_burst": 20}) as it:
@@ -255,12 +303,8 @@ def test_what_the_store_refuses_is_allowed_neither_way() -> None:
     with running(given, storage=store, atlases=(desk(),)) as service, httpx.Client(base_url=service.url) as client:
         made = client.post("/v1/sessions", json={"agent_id": "a", "goal": "g"}).json()
         for _ in range(2):
-            now = format_timestamp(service.app.service.tenancy.get("default").runtime.config.clock())
-            requester = {"agent_id": "a", "session_id": made["session_id"]}
-            ask = carp(0, request_id=str(uuid.uuid4()), timestamp=now, requester=requester)
-            assert client.post("/v1/resolve", json=ask).status_code == 200
+            assert client.post("/v1/resolve", json=request(made)).status_code == 200
             store.fail_always("before")
-            ask["request_id"] = str(uuid.uuid4())
-            assert client.post("/v1/resolve", json=ask).status_code == 503
+            assert client.post("/v1/resolve", json=request(made)).status_code == 503
             store.heal()
             service.app.service.prompt = {}
