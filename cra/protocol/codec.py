@@ -8,7 +8,14 @@ from msgspec import Meta
 
 from cra.errors import InvalidRequest
 from cra.protocol.carp import Operation, Request, Requester
-from cra.protocol.fields import MAX_TIMESTAMP, TIMESTAMP_PATTERN, UUID_PATTERN
+from cra.protocol.fields import (
+    ACTION_ID_PATTERN,
+    ATLAS_ID_PATTERN,
+    HASH_PATTERN,
+    MAX_TIMESTAMP,
+    TIMESTAMP_PATTERN,
+    UUID_PATTERN,
+)
 from cra.protocol.jsontext import decode
 
 T = TypeVar("T")
@@ -17,12 +24,25 @@ MAX_REQUEST_BYTES = 1 << 20
 MAX_REQUEST_DEPTH = 64
 
 _AT = re.compile(r" - at `(?:key in )?(.*)`$")
+# How msgspec quotes patterns, and what they mean.
+_PATTERNS = {
+    f"`str` matching regex {pattern!r}": words
+    for pattern, words in (
+        (UUID_PATTERN, "a UUID of 36 lower-case characters"),
+        (TIMESTAMP_PATTERN, "an RFC 3339 date-time"),
+        (HASH_PATTERN, "64 lower-case hexadecimal digits"),
+        (ATLAS_ID_PATTERN, "lower-case words joined by dots"),
+        (ACTION_ID_PATTERN, "lower-case words joined by dots"),
+    )
+}
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
 
 def split_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:
     """Return the words and the JSON pointer of a msgspec error, whose text ends in `at $.path[0]`."""
     text = str(error)
+    for pattern, words in _PATTERNS.items():
+        text = text.replace(pattern, words)
     match = _AT.search(text)
     if match is None:
         return text, ""
