@@ -33,7 +33,7 @@ def registrar(name: str) -> Callable[[Any], None]:
         found: Any = _file(Path(module_name)) if is_file else _module(module_name)
     except ConfigInvalid:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigInvalid(
             f"executors: `{module_name}` cannot be imported: {type(error).__name__}: {error}",
             pointer="/executors",
@@ -80,5 +80,5 @@ def _register(runtime: Any, name: str, found: Any) -> None:
         found(runtime)
     except CRAError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigInvalid(f"executors: `{name}` fails: {type(error).__name__}: {error}") from error

@@ -20,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from cra.errors import ConfigInvalid
 from cra.server.connection import Connection
 from cra.server.settings import ServiceSettings
+from cra.storage.base import DEFAULT_TENANT
 
 
 def make_config(app: Any, settings: ServiceSettings, **more: Any) -> uvicorn.Config:
@@ -56,6 +57,8 @@ def application(settings: ServiceSettings) -> Any:
 
     set_up_logs(settings)
     app = create_app(settings)
+    # What is wrong with its atlases together, or its executors, is said now and not to the first caller.
+    app.service.tenancy.get(DEFAULT_TENANT)
     # PERF: what lives as long as the process is not looked through again; collecting took a fifth of a resolve.
     gc.collect()
     gc.freeze()
@@ -84,8 +87,10 @@ def bind(settings: ServiceSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
+        # Python adds the address again.
+        words = (error.strerror or str(error)).partition(" (while")[0].lower()
         raise ConfigInvalid(
-            f"cannot listen on `{settings.host}` port {settings.port}: {(error.strerror or str(error)).lower()}",
+            f"cannot listen on `{settings.host}` port {settings.port}: {words}",
             hint="name another with --host and --port",
         ) from None
 
@@ -116,17 +121,17 @@ def check(settings: ServiceSettings) -> None:
     from cra.runtime.config import RuntimeConfig
     from cra.runtime.registrar import registrar
     from cra.server.auth.settings import auth_settings
+    from cra.server.tenancy import Tenancy
     from cra.storage.open import open_storage
 
     auth_settings({**settings.auth, "dev": settings.dev})
-    for path in settings.atlases:
-        loader.load(path)
-    if settings.executors is not None:
-        registrar(settings.executors)
+    atlases = [loader.load(path) for path in settings.atlases]
+    register = None if settings.executors is None else registrar(settings.executors)
     config = RuntimeConfig(**settings.runtime)
     storage = open_storage(settings.storage, max_sessions=config.max_sessions, max_events=config.max_events)
     try:
         storage.probe()
+        Tenancy(storage, config, atlases, register).get(DEFAULT_TENANT)
     finally:
         storage.close()
 
