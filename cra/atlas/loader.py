@@ -89,6 +89,8 @@ def pack(path: Source, out: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> str:
 
 def read_tree(path: Source, *, bounds: Bounds = DEFAULT_BOUNDS) -> Tree:
     """Read the files of the atlas at `path`, as yet unjudged."""
+    if not str(path):
+        raise AtlasNotFound("the path of the atlas is empty", hint="`.` is this folder")
     place = Path(path)
     try:
         if place.name == MANIFEST and place.is_file():

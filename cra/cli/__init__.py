@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ _UNAVAILABLE = 69
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (see docs/cli.md)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # It was closed. What a command opens next must not be taken for it.
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
     try:
         import rich  # noqa: F401  # only to know, before anything is printed, that it is there
         import typer  # noqa: F401

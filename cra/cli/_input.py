@@ -12,7 +12,7 @@ from cra.protocol.jsontext import decode
 MAX_FILE_BYTES = 1 << 30
 
 
-def read_file(path: str, *, what: str = "file", max_bytes: int = MAX_FILE_BYTES) -> bytes:
+def read_file(path: str, *, what: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Return a file's bytes; `-` is standard input."""
     try:
         if path == "-":
@@ -21,7 +21,9 @@ def read_file(path: str, *, what: str = "file", max_bytes: int = MAX_FILE_BYTES)
             with Path(path).open("rb") as file:
                 data = file.read(max_bytes + 1)
     except FileNotFoundError:
-        raise FileNotFound(f"there is no {what} at `{path}`") from None
+        raise FileNotFound(
+            f"there is no file at `{path}` for {what}", hint="check the path; - is standard input"
+        ) from None
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or str(error)
         raise FileTrouble(f"{what} `{path}` cannot be read: {words.lower()}") from None

@@ -68,6 +68,12 @@ def open_runtime(settings: Settings, *, create: bool = False, atlases: bool = Fa
         yield runtime
 
 
+def check_lasting(storage: str) -> None:
+    """Raise `UsageError` for a store that ends with the command."""
+    if storage in ("memory", "memory:"):
+        raise UsageError("the memory store ends with the command", hint="name another with --storage or CRA_STORAGE")
+
+
 def check_store(settings: Settings) -> None:
     """Raise `FileNotFound` when the store is a file that does not exist."""
     place = sqlite_path(settings.storage)

@@ -47,13 +47,14 @@ def open_tenant(settings: Settings, tenant: str, *, create: bool = False) -> Ite
     """Open a tenant's part of the store; raises `TenantNotFound`."""
     from msgspec import structs
 
-    from cra.cli._runtime import check_store, make_config
+    from cra.cli._runtime import check_lasting, check_store, make_config
     from cra.runtime.sync import CRARuntime
     from cra.server.auth.directory import BUILT_IN_TENANTS
     from cra.server.auth.issuing import read_tenant
     from cra.server.identity import SYSTEM_TENANT
     from cra.storage.open import open_storage
 
+    check_lasting(settings.storage)
     if not create:
         check_store(settings)
     config = make_config(settings)

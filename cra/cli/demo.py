@@ -75,6 +75,8 @@ def _prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
+    except FileExistsError:
+        raise FileTrouble(f"`{folder}` is a file, expected a folder", hint="name another with --out") from None
     except OSError as error:
         raise FileTrouble(
             f"folder `{folder}` cannot be used: {(error.strerror or str(error)).lower()}",

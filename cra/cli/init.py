@@ -36,6 +36,8 @@ def command(
 
     chosen = settings(json=json)
     out = Output(chosen.json)
+    if not folder:
+        raise UsageError("FOLDER is empty, expected a path", hint="`.` is this folder")
     place = Path(folder)
     word = re.sub(r"[^a-z0-9]+", "-", place.resolve().name.lower()).strip("-")
     atlas_id = atlas_id or f"com.example.{word if word[:1].isalpha() else 'atlas'}"
@@ -52,6 +54,8 @@ def command(
         for path, text in files.items():
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_text(text, encoding="utf-8")
+    except FileExistsError:
+        raise FileTrouble(f"`{folder}` is a file, expected a folder", hint="name another folder") from None
     except OSError as error:
         raise FileTrouble(f"`{folder}` cannot be written to: {(error.strerror or str(error)).lower()}") from None
     atlas = load(place)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cra.cli._exit import FileNotFound, FileTrouble, UsageError
+from cra.cli._exit import FileNotFound, FileTrouble
 from cra.cli._options import JsonOption, StorageOption, settings
 from cra.cli._output import Output
 
@@ -28,11 +28,10 @@ TenantOption = Annotated[
 @contextmanager
 def _opened(url: str, *, create: bool = False) -> Iterator[Storage]:
     from cra.cli._options import Settings
-    from cra.cli._runtime import check_store
+    from cra.cli._runtime import check_lasting, check_store
     from cra.storage.open import open_storage
 
-    if url in ("memory", "memory:"):
-        raise UsageError("the memory store ends with the command", hint="name another with --storage or CRA_STORAGE")
+    check_lasting(url)
     if not create:
         check_store(Settings(url, (), (), False))
     store = open_storage(url, max_sessions=1, max_events=1)
@@ -167,6 +166,8 @@ def _write(path: str, lines: Iterator[bytes]) -> int:
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
+            part.unlink(missing_ok=True)
         words = getattr(error, "strerror", None) or str(error)
         raise FileTrouble(f"file `{path}` cannot be written: {words.lower()}") from None
     return size

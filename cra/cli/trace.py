@@ -50,8 +50,9 @@ def _decoded(data: bytes) -> Any:
             decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             words = str(error)
+            words = words if words.startswith("JSON") else words[:1].lower() + words[1:]
             raise InvalidTrace(
-                f"line {index + 1} is not a TRACE event: {words[:1].lower()}{words[1:]}",
+                f"line {index + 1} is not a TRACE event: {words}",
                 hint="`cra trace verify` says more",
                 details={"index": index, "reason": "grammar"},
             ) from None

@@ -151,7 +151,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigInvalid(f"settings file `{path}` cannot be read: {(error.strerror or '').lower()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"settings file `{path}` is not TOML: byte {error.start} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         # The parser quotes no text of the file, only the place.
         raise ConfigInvalid(f"settings file `{path}` is not TOML: {str(error).lower()}") from None
     for name in values:

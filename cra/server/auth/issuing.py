@@ -66,7 +66,9 @@ def read_document(store: Storage, key_id: str) -> tuple[Document, KeyDocument]:
     """Return a key as it is stored; raises `KeyNotFound`."""
     document = store.document(keys.KIND, key_id) if _is_key_id(key_id) else None
     if document is None:
-        raise KeyNotFound(f"key `{key_id[:40]}` does not exist", hint="`GET /v1/keys` lists the tenant's keys")
+        raise KeyNotFound(
+            f"key `{key_id[:40]}` does not exist", hint="`cra keys list` and `GET /v1/keys` list the tenant's keys"
+        )
     try:
         return document, key_of(document)
     except msgspec.MsgspecError:
@@ -349,7 +351,9 @@ def read_tenant(system: Storage, name: str) -> tuple[Document, TenantDocument]:
     document = system.document(TENANT_KIND, name) if name.isascii() and len(name) <= 63 else None
     tenant = tenant_of(document) if document is not None else None
     if document is None or tenant is None or tenant.removed_at is not None:
-        raise TenantNotFound(f"tenant `{name[:63]}` does not exist", hint="`cra tenants list` lists them")
+        raise TenantNotFound(
+            f"tenant `{name[:63]}` does not exist", hint="`cra tenants list` and `GET /v1/tenants` list them"
+        )
     return document, tenant
 
 
