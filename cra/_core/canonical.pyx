@@ -30,7 +30,9 @@ cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
 cdef enum:
-    FIRST_CAPACITY = 1024
+    # PERF: the largest that glibc hands out and takes back without looking further; then as much as a call's events.
+    FIRST_CAPACITY = 1024 - 8
+    NEXT_CAPACITY = 4096 - 8
     FIRST_MEMBERS = 32
 
 cdef object _TEN = 10
@@ -63,7 +65,7 @@ cdef class Buffer:
     cdef int grow(self, Py_ssize_t extra) except -1:
         if extra > PY_SSIZE_T_MAX // 2 - self.size:
             raise MemoryError
-        cdef Py_ssize_t capacity = max(2 * self.capacity, self.size + extra)
+        cdef Py_ssize_t capacity = max(2 * self.capacity, self.size + extra, <Py_ssize_t> NEXT_CAPACITY)
         cdef char *data = <char *> PyMem_Realloc(self.data, capacity)
         if data == NULL:
             raise MemoryError

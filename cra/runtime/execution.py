@@ -20,7 +20,8 @@ from cra.errors import (
 )
 from cra.protocol.carp import ExecuteStatus
 from cra.protocol.fields import ACTION_ID_PATTERN
-from cra.runtime.attempt import Attempt
+from cra.protocol.jsontext import MAX_INTEGER_DIGITS
+from cra.runtime.attempt import Attempt, begin_attempt
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_integers, check_text, check_uuid
@@ -44,12 +45,12 @@ class Execution:
 
     # Before the executor
 
-    def begin(self, order: Order, attempt: Attempt | None = None, stale: CRAError | None = None) -> Permit | Ending:
+    def begin(self, order: Order, begun: Attempt | None = None, stale: CRAError | None = None) -> Permit | Ending:
         """Decide about a call and record it.
 
         A `Permit` means that its intent is durable and its limits are taken; an `Ending` that nothing will run.
         Raises what is wrong with the request itself, or `StorageError`, when nothing could be recorded.
-        `attempt` is one that had to wait for the store, `stale` what one was refused for.
+        `begun` is an attempt that had to wait for the store, `stale` what one was refused for.
         """
         kernel = self._kernel
         call = self.take(order)
@@ -60,21 +61,21 @@ class Execution:
             refused: dict[str, int] | None = None
             for _ in range(MAX_ATTEMPTS):
                 check_active(live.record)
-                if attempt is None:
-                    attempt = Attempt(kernel, self.executors, live, order, call, refused)
-                ending = attempt.decide()
+                if begun is None:
+                    begun = begin_attempt(kernel, self.executors, live, order, call, refused)
+                ending = begun.decide()
                 if order.simulate:
                     # A validate request on the wire: the answer, and nothing else.
                     if not kernel.freshen():
                         return ending
                 else:
                     try:
-                        if kernel.commit(live, attempt.batch, attempt.change):
+                        if kernel.commit(live, begun.batch, begun.change):
                             return ending
                     except ClaimRefused as claim:
                         # Somebody took the last room after it was peeked at: decide again, knowing that.
                         refused = {**(refused or {}), claim.claim.key: claim.wait_us}
-                attempt = None
+                begun = None
         raise StorageError(f"session `{order.session_id}`: no stable head in {MAX_ATTEMPTS} attempts")
 
     def preview(self, order: Order) -> tuple[Ending, bytes]:
@@ -85,21 +86,31 @@ class Execution:
         kernel.freshen()
         with live.lock:
             check_active(live.record)
-            attempt = Attempt(kernel, self.executors, live, order, call, None)
-            ending = attempt.decide()
+            begun = begin_attempt(kernel, self.executors, live, order, call, None)
+            ending = begun.decide()
             if isinstance(ending, Permit):
                 raise CRAError("a simulated call was given a permit")
-            return ending, attempt.batch.data
+            return ending, begun.batch.data
 
     def take(self, order: Order) -> Call:
         """Return a call with its own copy of the parameters; raises what is wrong with the request."""
         kernel = self._kernel
-        if not _is_plain(order) or order.action_id not in kernel.snapshot.index:
+        action_id = order.action_id
+        if (
+            order.resolution_id is not None
+            or order.approval_id is not None
+            or order.idempotency_key is not None
+            or order.actor is not None
+            or type(order.parameters) is not dict
+            or type(action_id) is not str
+            or action_id not in kernel.snapshot.index
+        ):
+            # PERF: in a plain call of a known action there is nothing to check.
             _check_order(order)
         try:
             # What is decided about is what the executor gets, whoever else holds the caller's object.
             call = calls.take(
-                order.action_id,
+                action_id,
                 order.parameters,
                 RISKS[order.risk] if order.risk else None,
                 order.approval_id,
@@ -115,7 +126,8 @@ class Execution:
             raise InvalidRequest(
                 f"parameters have {size} bytes, expected at most {limit}", pointer="/execution/parameters"
             )
-        check_integers("execution/parameters", call.parameters, size)
+        if size > MAX_INTEGER_DIGITS:
+            check_integers("execution/parameters", call.parameters, size)
         return call
 
     # After the executor
@@ -134,10 +146,11 @@ class Execution:
             result_hash, size = calls.weigh(result)
         except NotCanonical as error:
             return self.failed(permit, "invalid_result", f"the executor returned no JSON: {error.message}")
-        try:
-            check_integers("result", result, size)
-        except InvalidRequest as error:
-            return self.failed(permit, "invalid_result", error.message)
+        if size > MAX_INTEGER_DIGITS:
+            try:
+                check_integers("result", result, size)
+            except InvalidRequest as error:
+                return self.failed(permit, "invalid_result", error.message)
         limit = self._kernel.config.max_result_bytes
         if size > limit:
             return self.failed(permit, "invalid_result", f"the result has {size} bytes, expected at most {limit}")
@@ -225,18 +238,6 @@ def unrecorded(failure: CRAError) -> None:
 
 def _kind_of(error: ActionFailed) -> str:
     return type(error.__cause__).__name__ if error.__cause__ is not None else error.error_code
-
-
-def _is_plain(order: Order) -> bool:
-    # PERF: of an action that is known there is nothing to check, 0.2 us.
-    return (
-        order.actor is None
-        and order.resolution_id is None
-        and order.approval_id is None
-        and order.idempotency_key is None
-        and type(order.action_id) is str
-        and type(order.parameters) is dict
-    )
 
 
 def _check_order(order: Order) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from cra._core.chain import EventBatch
 from cra.errors import AtlasNotFound, CRAError
-from cra.runtime.attempt import Attempt
+from cra.runtime.attempt import Attempt, begin_attempt
 from cra.runtime.calls import Ending, Order, Permit
 from cra.runtime.engine import Ask, Decided
 from cra.runtime.execution import UNRECORDED, Execution, Outcome, unrecorded
@@ -194,7 +194,7 @@ class Lane:
                 landed = None
                 try:
                     check_active(live.record)
-                    attempt = Attempt(self._kernel, execution.executors, live, order, call, None)
+                    attempt = begin_attempt(self._kernel, execution.executors, live, order, call, None)
                     ending = attempt.decide()
                     landed = await self._land(live, attempt.batch, attempt.change)
                 except WouldWait:

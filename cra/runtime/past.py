@@ -17,7 +17,7 @@ from cra.protocol.carp import ExecuteResponse, ExecuteStatus
 from cra.protocol.times import format_timestamp, parse_timestamp
 from cra.protocol.trace import Trace
 from cra.runtime import engine
-from cra.runtime.attempt import Attempt
+from cra.runtime.attempt import begin_attempt
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import DEFAULT_CONTEXT_TOKENS, RuntimeConfig
 from cra.runtime.engine import MICRO, Ask, Rules
@@ -327,7 +327,7 @@ class World(Kernel):
                 order.approval_id,
                 self.rules.capture,
             )
-            attempt = Attempt(self, self._executors, live, order, call, {})
+            attempt = begin_attempt(self, self._executors, live, order, call, {})
             ending = attempt.decide()
         finally:
             self.snapshot = before
