@@ -51,6 +51,7 @@ cdef class EventBatch:
 
 
 cdef class Room:
+    cdef cython.pymutex lock
     cdef public int64_t left
     cdef readonly Py_ssize_t most_resolutions
 
@@ -66,6 +67,9 @@ cdef class Ledger:
     cdef char head_text[64]
     cdef bint closed
 
+    cdef int take(
+        self, str expected_head, EventBatch batch, int64_t actions, str request_id, str resolution_id,
+        object resolution) except -1
     cdef bint goes_on(self, str expected_head, EventBatch batch) except -1
     cdef int keep(
         self, EventBatch batch, int64_t actions, str request_id, str resolution_id, object resolution) except -1

@@ -55,6 +55,8 @@ class Room:
     def __init__(self, left: int, most_resolutions: int) -> None: ...
     @property
     def most_resolutions(self) -> int: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *raised: object) -> None: ...
 
 class Ledger:
     requests: set[str] | None
@@ -84,6 +86,7 @@ class Ledger:
         request_id: str | None = None,
         resolution_id: str | None = None,
         resolution: object = None,
+        held: bool = False,
     ) -> int: ...
     def add(
         self,

@@ -354,11 +354,17 @@ cdef class EventBatch:
 
 
 cdef class Room:
-    """What some ledgers share: how many more events they may keep, and how many resolutions each of them keeps."""
+    """What some ledgers share: a lock, how many more events they may keep, and how many resolutions each keeps."""
 
     def __init__(self, int64_t left, Py_ssize_t most_resolutions):
         self.left = left
         self.most_resolutions = most_resolutions
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self.lock.release()
 
 
 cdef class Ledger:
@@ -427,6 +433,18 @@ cdef class Ledger:
                 break
         return 0
 
+    cdef int take(
+        self, str expected_head, EventBatch batch, int64_t actions, str request_id, str resolution_id, object resolution
+    ) except -1:
+        if not self.goes_on(expected_head, batch):
+            return _MISPLACED
+        if batch.count > self.room.left:
+            return _FULL
+        if request_id is not None and self.requests is not None and request_id in self.requests:
+            return _KNOWN
+        self.keep(batch, actions, request_id, resolution_id, resolution)
+        return _KEPT
+
     def takes(self, str expected_head not None, EventBatch batch not None) -> bool:
         """Say whether the lines end at `expected_head`, and `batch` goes on from there."""
         return self.goes_on(expected_head, batch)
@@ -437,17 +455,16 @@ cdef class Ledger:
 
     def append(
         self, str expected_head not None, EventBatch batch not None, int64_t actions=0, str request_id=None,
-        str resolution_id=None, object resolution=None
+        str resolution_id=None, object resolution=None, bint held=False
     ) -> int:
-        """Keep a batch and what comes with it, or say why not: `MISPLACED`, `KNOWN`, `FULL`; `KEPT` is 0."""
-        if not self.goes_on(expected_head, batch):
-            return _MISPLACED
-        if batch.count > self.room.left:
-            return _FULL
-        if request_id is not None and self.requests is not None and request_id in self.requests:
-            return _KNOWN
-        self.keep(batch, actions, request_id, resolution_id, resolution)
-        return _KEPT
+        """Keep a batch and what comes with it, or say why not: `MISPLACED`, `KNOWN`, `FULL`; `KEPT` is 0.
+
+        It locks its room, unless that is `held` already. PERF: a `with` of Python's own takes 0.09 us.
+        """
+        if held:
+            return self.take(expected_head, batch, actions, request_id, resolution_id, resolution)
+        with self.room.lock:
+            return self.take(expected_head, batch, actions, request_id, resolution_id, resolution)
 
     def add(
         self, EventBatch batch not None, int64_t actions=0, str request_id=None, str resolution_id=None,

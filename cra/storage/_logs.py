@@ -17,7 +17,7 @@ from cra.storage.base import Document, Head, IdempotencyRecord, ResolutionRecord
 if TYPE_CHECKING:
     from cra.storage.memory import MemoryStorage
 
-_STRIPES = 64
+_ROOMS = 64
 _GRANT = 1024
 
 
@@ -35,28 +35,14 @@ class State:
 _BEGINNING = Head(0, GENESIS_HASH, 0)
 
 
-class Stripe(Room):
-    """What some of the sessions share: room for `left` more events, and the lock for their logs.
-
-    PERF: a lock for each session would be 88 bytes more, and a second one for the room 50 ns.
-    """
-
-    __slots__ = ("lock",)
-
-    def __init__(self, most_resolutions: int) -> None:
-        super().__init__(0, most_resolutions)
-        self.lock = Lock()
-
-
 class Log(Ledger):
     """One session's events and state."""
 
-    __slots__ = ("record", "state", "stripe")
+    __slots__ = ("record", "state")
 
-    def __init__(self, record: SessionRecord, stripe: Stripe, end: Head = _BEGINNING, actions: int = 0) -> None:
-        super().__init__(stripe, *end, actions)
+    def __init__(self, record: SessionRecord, room: Room, end: Head = _BEGINNING, actions: int = 0) -> None:
+        super().__init__(room, *end, actions)
         self.record = record
-        self.stripe = stripe
         self.state: State | None = None
 
     def session(self) -> SessionRecord:
@@ -124,23 +110,24 @@ class Shared:
         self.max_events = max_events
         self.sessions = 0
         self.creating = Lock()
-        self.room = Lock()
+        self.granting = Lock()
         self.ungranted = max_events
-        self.stripes = tuple([Stripe(max_resolutions) for _ in range(_STRIPES)])
+        # PERF: of some sessions each; a lock for each session would be 88 bytes more.
+        self.rooms = tuple([Room(0, max_resolutions) for _ in range(_ROOMS)])
         self.joining = Lock()
         self.tenants: dict[str, MemoryStorage] = {}
 
-    def make_room(self, stripe: Stripe, count: int, spare: int = 0) -> None:
-        """Grant a stripe room for a batch; raises `StorageFull` when all of them together have too little.
+    def make_room(self, room: Room, count: int, spare: int = 0) -> None:
+        """Grant a room the events of a batch; raises `StorageFull` when all of them together have too little.
 
-        A stripe is granted some at a time, and gives up what it has left when there is no more. `spare` is how far
+        It is granted some at a time, and gives up what it has left when there is no more. `spare` is how far
         beyond the bound this one may go.
         """
-        with self.room:
+        with self.granting:
             grant = min(self.ungranted, max(count, _GRANT))
             if grant < count:
-                for other in self.stripes:
-                    with other.lock:
+                for other in self.rooms:
+                    with other:
                         self.ungranted += other.left
                         other.left = 0
                 grant = min(self.ungranted + spare, count)
@@ -148,8 +135,8 @@ class Shared:
                 held = self.max_events - self.ungranted
                 raise StorageFull(f"the store holds {held} events, its bound is {self.max_events}")
             self.ungranted -= grant
-            with stripe.lock:
-                stripe.left += grant
+            with room:
+                room.left += grant
 
 
 class Staged:

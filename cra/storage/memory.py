@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from cra._core.chain import FULL, MISPLACED, EventBatch
+from cra._core.chain import FULL, MISPLACED, EventBatch, Room
 from cra.errors import (
     ApprovalNotFound,
     SessionError,
@@ -20,7 +20,7 @@ from cra.errors import (
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage import _restored
 from cra.storage._counters import Counters
-from cra.storage._logs import Log, Order, Shared, Staged, State, Stripe, ending_of, known, lines_of
+from cra.storage._logs import Log, Order, Shared, Staged, State, ending_of, known, lines_of
 from cra.storage.base import (
     DEFAULT_TENANT,
     ApprovalRecord,
@@ -74,7 +74,7 @@ class MemoryStorage:
         self._purged: dict[str, Log] = {}
         shared.tenants[tenant] = self
 
-    # INVARIANT: locks are taken in this order: creating, room, the stripes' in theirs, counters' by key.
+    # INVARIANT: locks are taken in this order: creating, granting, the rooms' in theirs, counters' by key.
 
     def of_tenant(self, tenant: str) -> MemoryStorage:
         shared = self._shared
@@ -106,24 +106,23 @@ class MemoryStorage:
         ):
             self._append(session_id, log, expected_head, batch, change)
             return
-        stripe, resolution = log.stripe, change.resolution
+        resolution = change.resolution
+        resolution_id = None if resolution is None else resolution.resolution_id
+        actions, request_id = change.actions, change.request_id
         while True:
-            with stripe.lock:
-                if change.catalog is not None:
+            if change.catalog is None:
+                told = log.append(expected_head, batch, actions, request_id, resolution_id, resolution)
+            else:
+                with log.room:
                     self._check_catalog(change.catalog)
-                if resolution is None:
-                    told = log.append(expected_head, batch, change.actions, change.request_id)
-                else:
-                    told = log.append(
-                        expected_head, batch, change.actions, change.request_id, resolution.resolution_id, resolution
-                    )
+                    told = log.append(expected_head, batch, actions, request_id, resolution_id, resolution, True)
             if not told:
                 return
             if told == MISPLACED:
                 raise self._misplaced(log, session_id, expected_head, batch)
             if told != FULL:
                 raise known(change.request_id)
-            self._shared.make_room(stripe, batch.count)
+            self._shared.make_room(log.room, batch.count)
 
     def _append(self, session_id: str, log: Log | None, expected_head: str, batch: EventBatch, change: Change) -> None:
         """Append what changes more than a session's requests and resolutions."""
@@ -136,14 +135,14 @@ class MemoryStorage:
         # Every session can end once beyond the bound, or nothing would ever go.
         spare = self._shared.max_sessions if change.session is not None and change.session.status == "ended" else 0
         while True:
-            with log.stripe.lock:
+            with log.room:
                 if not log.takes(expected_head, batch):
                     raise self._misplaced(log, session_id, expected_head, batch)
-                if log.stripe.left >= batch.count:
+                if log.room.left >= batch.count:
                     self._prepare(session_id, log, change)
                     self._land(log, batch, change)
                     return
-            self._shared.make_room(log.stripe, batch.count, spare)
+            self._shared.make_room(log.room, batch.count, spare)
 
     def _misplaced(
         self, log: Log, session_id: str, expected_head: str, batch: EventBatch
@@ -156,16 +155,15 @@ class MemoryStorage:
         shared = self._shared
         with shared.creating:
             log = self._begun(session_id, expected_head, change)
-            stripe = log.stripe
             while True:
-                with stripe.lock:
-                    if stripe.left >= batch.count:
+                with log.room:
+                    if log.room.left >= batch.count:
                         self._prepare(session_id, log, change)
                         self._land(log, batch, change)
                         self._logs[session_id] = log
                         shared.sessions += 1
                         return
-                shared.make_room(stripe, batch.count)
+                shared.make_room(log.room, batch.count)
 
     def _begun(self, session_id: str, expected_head: str, change: Change, spare: int = 0) -> Log:
         """Return an empty log for a new session."""
@@ -173,14 +171,14 @@ class MemoryStorage:
             raise SessionNotFound(f"session `{session_id}` does not exist")
         if session_id in self._logs:
             raise SessionExists(f"session `{session_id}` exists already")
-        return Log(change.session, self._stripe(spare))
+        return Log(change.session, self._room(spare))
 
-    def _stripe(self, spare: int = 0) -> Stripe:
-        """Return the stripe of the next session; raises `StorageFull` when there may be no more."""
+    def _room(self, spare: int = 0) -> Room:
+        """Return the room of the next session; raises `StorageFull` when there may be no more."""
         held = self._shared.sessions
         if held >= self._shared.max_sessions + spare:
             raise StorageFull(f"the store holds {held} sessions, its bound is {self._shared.max_sessions}")
-        return self._shared.stripes[held % len(self._shared.stripes)]
+        return self._shared.rooms[held % len(self._shared.rooms)]
 
     def _administer(self, session_id: str, expected_head: str, batch: EventBatch, change: Change) -> None:
         """Append what touches more than its session; meanwhile nothing else lands."""
@@ -196,7 +194,7 @@ class MemoryStorage:
                         raise self._misplaced(log, session_id, expected_head, batch)
                     # A purge is paid with what it frees.
                     freed = sum([self._logs[one].sequence for one, _ in change.purge if one in self._logs])
-                    if log.stripe.left + freed >= batch.count:
+                    if log.room.left + freed >= batch.count:
                         staged = self._stage(session_id, new, change)
                         self._prepare(session_id, log, change)
                         try:
@@ -204,13 +202,13 @@ class MemoryStorage:
                         finally:
                             self._clear()
                         return
-                shared.make_room(log.stripe, batch.count, shared.max_sessions + _SPARE)
+                shared.make_room(log.room, batch.count, shared.max_sessions + _SPARE)
 
     def _everything(self) -> ExitStack:
         """Return what holds every session of the store still, of all tenants."""
         with ExitStack() as held:
-            for stripe in self._shared.stripes:
-                held.enter_context(stripe.lock)
+            for room in self._shared.rooms:
+                held.enter_context(room)
             return held.pop_all()
 
     def _stage(self, session_id: str, new: dict[str, Log], change: Change) -> Staged:
@@ -246,7 +244,7 @@ class MemoryStorage:
                 for approval_id in log.state.approvals:
                     self._approvals.pop(approval_id, None)
             self._counters.drop(session_id, log.state.budgets if log.state is not None else ())
-            log.stripe.left += log.sequence
+            log.room.left += log.sequence
             del self._purged[session_id]
 
     def _check_catalog(self, catalog: int) -> None:
@@ -312,7 +310,7 @@ class MemoryStorage:
 
     def load(self, session_id: str) -> tuple[SessionRecord, Head]:
         log = self._log(session_id)
-        with log.stripe.lock:
+        with log.room:
             return log.session(), Head(log.sequence, log.head, log.last_us)
 
     def resolution(self, session_id: str, resolution_id: str) -> ResolutionRecord | None:
@@ -320,7 +318,7 @@ class MemoryStorage:
 
     def latest_resolution(self, session_id: str, action_id: str | None, now_us: int) -> ResolutionRecord | None:
         log = self._log(session_id)
-        with log.stripe.lock:
+        with log.room:
             record: ResolutionRecord
             for record in reversed((log.resolutions or {}).values()):
                 if now_us < record.expires_us and (action_id is None or action_id in record.offered):
@@ -363,7 +361,7 @@ class MemoryStorage:
 
     def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
         log = self._log(session_id)
-        with log.stripe.lock:
+        with log.room:
             pieces: list[Any] = list(log.pieces)
             total = log.sequence
         return lines_of(pieces, total, first, count)
@@ -428,7 +426,7 @@ class MemoryStorage:
 
     def dump(self, session_id: str) -> SessionDump:
         log = self._log(session_id)
-        with log.stripe.lock:
+        with log.room:
             state = log.state or State()
             lines: list[Any] = log.pieces[1::2]
             approvals = [self._approvals.get(approval_id) for approval_id in state.approvals]
@@ -449,27 +447,27 @@ class MemoryStorage:
             for record in dump.approvals:
                 if record.approval_id in self._approvals:
                     raise StorageError(f"approval `{record.approval_id}` exists already")
-            log = Log(dump.record, self._stripe(), restored.head, dump.record.action_count)
+            log = Log(dump.record, self._room(), restored.head, dump.record.action_count)
             for piece in restored.pieces:
                 log.pieces.extend(piece)
             state = log.state = State()
             log.requests = set(dump.requests)
-            kept = dump.resolutions[-log.stripe.most_resolutions :]
+            kept = dump.resolutions[-log.room.most_resolutions :]
             log.resolutions = {record.resolution_id: record for record in kept}
             state.idempotency = {record.key: record for record in dump.idempotency}
             state.approvals = [record.approval_id for record in dump.approvals]
             approvals = {record.approval_id: record for record in dump.approvals}
             while True:
-                with log.stripe.lock:
-                    if log.stripe.left >= log.sequence:
-                        log.stripe.left -= log.sequence
+                with log.room:
+                    if log.room.left >= log.sequence:
+                        log.room.left -= log.sequence
                         self._approvals |= approvals
                         self._logs[session_id] = log
                         if log.record.status == "ended":
                             self._ended[session_id] = log
                         shared.sessions += 1
                         return
-                shared.make_room(log.stripe, log.sequence)
+                shared.make_room(log.room, log.sequence)
 
     def counters(self) -> Iterator[CounterRecord]:
         return self._counters.records()
@@ -479,8 +477,8 @@ class MemoryStorage:
 
     def probe(self) -> None:
         shared = self._shared
-        with shared.room:
-            if shared.ungranted <= 0 and not any(stripe.left > 0 for stripe in shared.stripes):
+        with shared.granting:
+            if shared.ungranted <= 0 and not any(room.left > 0 for room in shared.rooms):
                 raise StorageFull(f"the store holds {shared.max_events} events, its bound")
 
     def close(self) -> None:
