@@ -24,11 +24,11 @@ from cra.protocol.jsontext import MAX_INTEGER_DIGITS
 from cra.runtime.attempt import Attempt, begin_attempt
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.executors import ExecutorTable
-from cra.runtime.kernel import MAX_ATTEMPTS, Kernel, check_active, check_integers, check_text, check_uuid
+from cra.runtime.kernel import MAX_ATTEMPTS, TRIES, Kernel, check_active, check_integers, check_text, check_uuid
 from cra.storage.base import NO_CHANGE, ONE_ACTION, Change, ClaimRefused
 
 # What became of a call: the digest of its result, or why it failed; and the result.
-Outcome = tuple[str | None, ActionFailed | None, Any]
+Outcome = tuple[str, ActionFailed | None, Any]
 
 # What keeps an outcome from being recorded.
 UNRECORDED = (StorageError, SessionNotFound)
@@ -59,7 +59,7 @@ class Execution:
             if stale is not None:
                 kernel.renew(live, stale)
             refused: dict[str, int] | None = None
-            for _ in range(MAX_ATTEMPTS):
+            for _ in TRIES:
                 check_active(live.record)
                 if begun is None:
                     begun = begin_attempt(kernel, self.executors, live, order, call, refused)
@@ -132,16 +132,12 @@ class Execution:
 
     # After the executor
 
-    def succeed(self, permit: Permit, result: Any) -> Ending:
-        """Record that the executor returned `result`; a result that breaks its contract is recorded as a failure."""
-        return self.finish(permit, self.returned(permit, result))
-
     def fail(self, permit: Permit, code: str, message: str, *, cause: BaseException | None = None) -> Ending:
         """Record that the executor did not succeed; see `failed`."""
         return self.finish(permit, self.failed(permit, code, message, cause=cause))
 
     def returned(self, permit: Permit, result: Any) -> Outcome:
-        """Return what becomes of a call whose executor returned `result`."""
+        """Return what becomes of a call whose executor returned `result`: a failure when that breaks its contract."""
         try:
             result_hash, size = calls.weigh(result)
         except NotCanonical as error:
@@ -171,7 +167,7 @@ class Execution:
             error_code=code,
         )
         error.__cause__ = cause
-        return None, error, None
+        return "", error, None
 
     def finish(self, permit: Permit, outcome: Outcome, stale: CRAError | None = None) -> Ending:
         """Record an outcome; `stale` is what an attempt made before was refused for."""
@@ -180,7 +176,7 @@ class Execution:
             try:
                 if stale is not None:
                     kernel.renew(live, stale)
-                for _ in range(MAX_ATTEMPTS):
+                for _ in TRIES:
                     ending, batch, change = self.conclude(permit, outcome)
                     if kernel.commit(live, batch, change):
                         return ending
@@ -191,22 +187,13 @@ class Execution:
 
     def conclude(self, permit: Permit, outcome: Outcome) -> tuple[Ending, EventBatch, Change]:
         """Return how a call ended, and what has to land before it is answered; its session's lock is held."""
-        batch = self._kernel.begin(permit.live)
-        ending = self._outcome(permit, batch, *outcome)
-        change = ONE_ACTION if ending.error is None else NO_CHANGE
-        if permit.idempotency is not None:
-            stored = structs.replace(permit.idempotency, response=response_bytes(ending.response()))
-            change = Change(actions=change.actions, idempotency=stored)
-        return ending, batch, change
-
-    def _outcome(
-        self, permit: Permit, batch: EventBatch, result_hash: str | None, error: ActionFailed | None, result: Any
-    ) -> Ending:
-        """Add the outcome's event to `batch` and return the ending."""
-        call = permit.call
-        if error is None and result_hash is not None:
+        result_hash, error, result = outcome
+        call, live = permit.call, permit.live
+        batch = self._kernel.begin(live)
+        if error is None:
             calls.executed(batch, call, permit.resolution_id, result_hash)
-        elif error is not None:
+            status, change = ExecuteStatus.SUCCESS, ONE_ACTION
+        else:
             # What an exception says may hold a secret, so the record keeps its words only when asked to.
             full = self._kernel.rules.capture or error.error_code != "executor_error"
             batch.add(
@@ -219,16 +206,21 @@ class Execution:
                     "duration_ms": max(0, batch.now_us - call.started_us) // 1000,
                 },
             )
-        return Ending(
+            status, change = ExecuteStatus.ERROR, NO_CHANGE
+        ending = Ending(
             execution_id=call.execution_id,
             request_id=call.request_id,
             resolution_id=permit.resolution_id,
-            trace_id=permit.live.record.trace_id,
+            trace_id=live.record.trace_id,
             timestamp=batch.timestamp,
-            status=ExecuteStatus.SUCCESS if error is None else ExecuteStatus.ERROR,
+            status=status,
             result=result,
             error=error,
         )
+        if permit.idempotency is not None:
+            stored = structs.replace(permit.idempotency, response=response_bytes(ending.response()))
+            change = Change(actions=change.actions, idempotency=stored)
+        return ending, batch, change
 
 
 def unrecorded(failure: CRAError) -> None:

@@ -41,6 +41,8 @@ class Executor(Struct, frozen=True, kw_only=True):
     is_async: bool
     inline: bool
     wants_context: bool
+    # PERF: inline and neither of the others, asked as one.
+    plain: bool
 
 
 class ExecutorTable:
@@ -57,13 +59,17 @@ class ExecutorTable:
 
         if not callable(function):
             raise ConfigInvalid(f"executor for `{glob}` is `{type(function).__name__}`, expected a callable")
+        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - its kind, not whether it is one
+        )
+        wants_context = _wants_context(function, glob)
         executor = Executor(
             glob=glob,
             function=function,
-            is_async=inspect.iscoroutinefunction(function)
-            or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - its kind, not whether it is one
+            is_async=is_async,
             inline=inline,
-            wants_context=_wants_context(function, glob),
+            wants_context=wants_context,
+            plain=inline and not is_async and not wants_context,
         )
         if "*" in glob or "?" in glob:
             self._globs.append(executor)

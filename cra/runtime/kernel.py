@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 # A stale head means somebody else made progress; this many times in a row it means something is wrong.
 MAX_ATTEMPTS = 100
+TRIES = range(MAX_ATTEMPTS)
 # What is not wrong with a call, only with what was read before it.
 STALE = (StaleHead, StaleCatalog)
 ENTROPY_SIZE = 16
@@ -213,7 +214,7 @@ class Kernel:
 
     def commit_until_done(self, live: Live, build: Callable[[EventBatch], tuple[Change, T]]) -> T:
         """Build and append until the head holds still; `build` sees the reloaded session each time."""
-        for _ in range(MAX_ATTEMPTS):
+        for _ in TRIES:
             batch = self.begin(live)
             change, value = build(batch)
             if self.commit(live, batch, change):
@@ -262,7 +263,7 @@ class Kernel:
             context=json_object("context", context),
             metadata=json_object("metadata", metadata),
         )
-        for _ in range(MAX_ATTEMPTS):
+        for _ in TRIES:
             snapshot = self.snapshot
             chain = Chain(session_id, trace_id)
             batch = chain.begin(now_us, entropy)
@@ -338,7 +339,7 @@ class Kernel:
         with live.lock:
             if stale is not None:
                 self.renew(live, stale)
-            for _ in range(MAX_ATTEMPTS):
+            for _ in TRIES:
                 try:
                     decided, batch, change = self.decide(live, ask)
                 except AtlasNotFound as missing:

@@ -166,12 +166,13 @@ class CRARuntime(RuntimeBase):
 
     def _run(self, permit: Permit) -> Ending:
         executor, execution = permit.executor, self._execution
-        arguments = permit.arguments()
         try:
-            if executor.inline and not executor.is_async:
-                result = executor.function(*arguments)
+            if executor.plain:
+                result = executor.function(permit.call.parameters)
+            elif executor.inline and not executor.is_async:
+                result = executor.function(*permit.arguments())
             else:
-                result = self._wait(permit, arguments)
+                result = self._wait(permit, permit.arguments())
         except _Deadline:
             return execution.fail(
                 permit,
@@ -184,7 +185,7 @@ class CRARuntime(RuntimeBase):
             # The process is being stopped; what was begun still gets its outcome.
             execution.fail(permit, "cancelled", "the caller was interrupted")
             raise
-        return execution.succeed(permit, result)
+        return execution.finish(permit, execution.returned(permit, result))
 
     def _wait(self, permit: Permit, arguments: tuple[Any, ...]) -> Any:
         """Run an executor elsewhere and wait for it until its deadline."""
