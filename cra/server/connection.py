@@ -12,6 +12,7 @@ from cra.errors import CRAError, InvalidRequest, Overloaded, PayloadTooLarge
 from cra.server.problems import problem_of
 
 if TYPE_CHECKING:
+    from cra.server.routes import Route
     from cra.server.service import Service
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 503: b"Service Unavailable"}
@@ -91,7 +92,7 @@ class Connection(HttpToolsProtocol):
 
     NOTE: uvicorn bounds neither, and starts its keep-alive clock only after the first answer.
 
-    A request that arrives whole and alone, on a path that may be answered at once, is; `_prompt` is its method from
+    A request that arrives whole and alone, on a path that may be answered at once, is; `_prompt` is its route from
     the end of its head until then. Whatever keeps it from being answered at once, it is then begun as any other.
     """
 
@@ -107,7 +108,7 @@ class Connection(HttpToolsProtocol):
         # What has just arrived, if it began where a request begins; empty from the end of that request on.
         self._data = b""
         self._open = False
-        self._prompt = ""
+        self._prompt: Route | None = None
         self._fields: dict[bytes, bytes] = {}
         self._body = b""
 
@@ -157,8 +158,8 @@ class Connection(HttpToolsProtocol):
         self._data = b"" if self._open else data
         super().data_received(data)
         self._data = b""
-        if self._prompt:
-            self._answer_at_once()
+        if self._prompt is not None:
+            self._answer_at_once(self._prompt)
         elif self._in_head and not self.transport.is_closing():
             if self._head_bytes > self._longest:
                 self._refuse(PayloadTooLarge(f"the request's head has more than {self._longest} bytes"))
@@ -167,7 +168,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Expect a head."""
-        if self._prompt:
+        if self._prompt is not None:
             self._begin_late()  # never, if a head ends where it seems to
         # PERF: uvicorn makes a scope here, which is only needed by requests that are not answered at once.
         self._open = True
@@ -184,8 +185,8 @@ class Connection(HttpToolsProtocol):
             if size > self._longest:
                 self._refuse(PayloadTooLarge(f"the request's head has {size} bytes, expected at most {self._longest}"))
                 return
-        self._prompt = self._prompt_method()
-        if not self._prompt:
+        self._prompt = self._prompt_route()
+        if self._prompt is None:
             self._begin()
 
     def _begin(self) -> None:
@@ -196,28 +197,28 @@ class Connection(HttpToolsProtocol):
         self.scope["headers"] = headers
         super().on_headers_complete()
 
-    def _prompt_method(self) -> str:
-        """Return the method of a request that may be answered at once; empty when there is anything special about it.
+    def _prompt_route(self) -> Route | None:
+        """Return the route of a request that may be answered at once; None when there is anything special about it.
 
         INVARIANT: it is all of what has just arrived, so nothing that was sent before or behind it is near.
         """
         data, service, latest = self._data, self.service, self._latest
-        method = service.prompt.get(data[: data.find(b"\r\n")])
-        if method is None or service.is_full or self.flow.write_paused:
-            return ""
+        route = service.prompt.get(data[: data.find(b"\r\n")])
+        if route is None or service.is_full or self.flow.write_paused:
+            return None
         if latest is not None and not latest.response_complete:
-            return ""
+            return None
         headers = self._fields = dict(self.headers)
         if len(headers) != len(self.headers) or not _SPECIAL.isdisjoint(headers):
-            return ""
+            return None
         connection, size = headers.get(b"connection"), headers.get(b"content-length")
         if size is None or (connection is not None and connection.lower() != b"keep-alive"):
-            return ""
-        return method if data.find(b"\r\n\r\n") + 4 + int(size) == len(data) else ""
+            return None
+        return route if data.find(b"\r\n\r\n") + 4 + int(size) == len(data) else None
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
-        if self._prompt:
+        if self._prompt is not None:
             self._body += body
         elif self.cycle:  # type: ignore[truthy-bool]  # as below
             super().on_body(body)
@@ -228,26 +229,26 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._data, self._open = b"", False
         # PERF: `cycle` is looked at as it is; uvicorn says that it is never None, and begins with it.
-        if not self._prompt and self.cycle:  # type: ignore[truthy-bool]  # see above
+        if self._prompt is None and self.cycle:  # type: ignore[truthy-bool]  # see above
             super().on_message_complete()
 
-    def _answer_at_once(self) -> None:
+    def _answer_at_once(self, route: Route) -> None:
         answer = None
         if self._in_head:
             scope = {
                 "type": "http",
-                "method": self._prompt,
+                "method": route.method,
                 "raw_path": self.url,
                 "query_string": b"",
                 "headers": self.headers,
                 "client": self.client,
                 "server": self.server,
             }
-            answer = self.service.at_once(scope, self._fields, self._body)
+            answer = self.service.at_once(route, scope, self._fields, self._body)
         if answer is None:
             self._begin_late()
             return
-        self._prompt, self._body = "", b""
+        self._prompt, self._body = None, b""
         status, headers, content = answer
         defaults = _defaults(self.server_state.default_headers)
         self.transport.write(b"".join((STATUS_LINE[status], defaults, headers, _END, content)))
@@ -255,7 +256,7 @@ class Connection(HttpToolsProtocol):
 
     def _begin_late(self) -> None:
         """Begin a request that is not answered at once after all."""
-        body, self._prompt, self._body = self._body, "", b""
+        body, self._prompt, self._body = self._body, None, b""
         self._begin()
         if body:
             super().on_body(body)
@@ -306,7 +307,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: CRAError, *, status: int | None = None) -> None:
         self._heads.pop(self, None)
         self._broken = True
-        self._prompt = ""
+        self._prompt = None
         cycle = self._latest
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:

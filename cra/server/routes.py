@@ -153,14 +153,14 @@ class RouteTable:
 
     def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
         self._fixed: dict[bytes, dict[str, Route]] = {}
-        # The methods of requests that may be answered at once, by the line that they begin with.
-        self.at_once: dict[bytes, str] = {}
+        # Those that may be answered at once, by the line that such a request begins with.
+        self.at_once: dict[bytes, Route] = {}
         self._open: dict[int, list[tuple[tuple[bytes, ...], dict[str, Route]]]] = {}
         for route in routes:
             if "{" not in route.path:
                 self._fixed.setdefault(route.path.encode(), {})[route.method] = route
                 if route.at_once is not None:
-                    self.at_once[f"{route.method} {route.path} HTTP/1.1".encode()] = route.method
+                    self.at_once[f"{route.method} {route.path} HTTP/1.1".encode()] = route
                 continue
             parts = tuple(route.path.encode().split(b"/"))
             same = self._open.setdefault(len(parts), [])

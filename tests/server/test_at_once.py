@@ -16,6 +16,7 @@ import pytest
 
 from cra.protocol.times import format_timestamp
 from cra.server.access import AccessLog
+from cra.server.routes import Route
 from cra.server.service import Service
 from cra.server.settings import ServiceSettings
 from cra.storage.memory import MemoryStorage
@@ -41,8 +42,8 @@ class Way:
         inner: Service = service.app.service
         answer = inner.at_once
 
-        def counted(scope: Any, headers: Mapping[bytes, bytes], body: bytes) -> Any:
-            found = answer(scope, headers, body)
+        def counted(route: Route, scope: Any, headers: Mapping[bytes, bytes], body: bytes) -> Any:
+            found = answer(route, scope, headers, body)
             self.prompt += found is not None
             return found
 

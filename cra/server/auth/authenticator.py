@@ -48,9 +48,7 @@ class Authenticator:
         self._now_us = now_us
         self._dev = settings.dev
         self._proxy = Proxy(settings.proxy) if settings.proxy is not None else None
-        # The headers that say who calls.
-        proxied: frozenset[bytes] = self._proxy.headers if self._proxy is not None else frozenset()
-        self._telling = proxied | {b"authorization", b"x-api-key"}
+        self._proxied: frozenset[bytes] = self._proxy.headers if self._proxy is not None else frozenset()
         self._throttle = _throttle(settings)
         self._failures = _failures(settings, monotonic)
         self._tokens = _tokens(settings, now_us, monotonic) if settings.issuers else None
@@ -70,7 +68,8 @@ class Authenticator:
         return identity
 
     async def _identify(self, scope: MutableMapping[str, Any]) -> Identity:
-        kind, text = self._shown(scope)
+        pairs = scope["headers"]
+        kind, text = self._shown(pairs, dict(pairs))
         if kind == _KEY:
             presented = _read(text)
             return self._by_key(presented, await self.directory.part(presented.tenant))
@@ -78,12 +77,15 @@ class Authenticator:
             return await self._by_token(text)
         return await self._by_proxy(scope) if kind == _PROXY else self._nearby(scope)
 
-    def known(self, scope: MutableMapping[str, Any]) -> Identity | None:
-        """Return who calls, as calling it does, if nothing has to be waited for to know; it is not counted."""
+    def known(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes]) -> Identity | None:
+        """Return who calls, as calling it does, if nothing has to be waited for to know; it is not counted.
+
+        `headers` are the scope's by their names.
+        """
         if self._failures.shut:
             self._failures.check(scope)
         try:
-            kind, text = self._shown(scope)
+            kind, text = self._shown(scope["headers"], headers)
             if kind == _KEY:
                 presented = _read(text)
                 part = self.directory.fresh(presented.tenant)
@@ -103,26 +105,19 @@ class Authenticator:
             self._failures.count(scope)
         return error
 
-    def _shown(self, scope: MutableMapping[str, Any]) -> tuple[int, bytes]:
-        """Return which credential a request carries, and its text."""
-        bearer = key = None
-        proxied = False
-        count = 0
-        for name, value in scope["headers"]:
-            if name not in self._telling:
-                continue
-            if name == b"authorization":
-                bearer = value
-                count += 1
-            elif name == b"x-api-key":
-                key = value
-                count += 1
-            else:
-                proxied = True
-        if count + proxied != 1:
-            if count + proxied == 0 and self._dev:
+    def _shown(self, pairs: list[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> tuple[int, bytes]:
+        """Return which credential a request carries, and its text; `headers` are the pairs by their names."""
+        bearer, key = headers.get(b"authorization"), headers.get(b"x-api-key")
+        proxied = bool(self._proxied) and not self._proxied.isdisjoint(headers)
+        count = (bearer is not None) + (key is not None) + proxied
+        if len(pairs) != len(headers):
+            # Each that is there again is one more.
+            names = [name for name, _ in pairs]
+            count += sum(max(0, names.count(name) - 1) for name in (b"authorization", b"x-api-key"))
+        if count != 1:
+            if count == 0 and self._dev:
                 return _NOBODY, b""
-            if count + proxied == 0:
+            if count == 0:
                 raise _refused("there is no credential", kind=NothingPresented)
             raise _refused("there are two credentials")
         if proxied:
