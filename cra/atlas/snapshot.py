@@ -108,7 +108,6 @@ class Snapshot:
         "_considered",
         "_pack_members",
         "_pack_table",
-        "_windows",
         "_windows_at",
         "actions",
         "atlas_index",
@@ -127,6 +126,7 @@ class Snapshot:
         "policies",
         "table",
         "uses_context",
+        "windows",
     )
 
     def __init__(self, atlases: Sequence[Atlas], default_decision: str = "allow", catalog: int | None = None) -> None:
@@ -140,7 +140,7 @@ class Snapshot:
                 "default_decision": default_decision,
             }
         )
-        self._windows: list[OpenHours] = []
+        self.windows: list[OpenHours] = []
         self._windows_at: tuple[int, bytes | None] = (-1, None)
         self._considered: dict[tuple[tuple[str, ...], tuple[str, ...]], bytes | None] = {}
         self._bind_actions()
@@ -152,10 +152,10 @@ class Snapshot:
                 for bound in self.actions
             ],
             rows,
-            len(self._windows),
+            len(self.windows),
         )
         # A pack is open when the one policy that speaks for it allows it: the same evaluation as for actions.
-        self._pack_table = PolicyTable([(0, 0, True)] * len(self._pack_members), pack_rows, len(self._windows))
+        self._pack_table = PolicyTable([(0, 0, True)] * len(self._pack_members), pack_rows, len(self.windows))
         self.uses_context = any(
             conditions.context_matches is not UNSET and bool(conditions.context_matches)
             for atlas in self.atlases
@@ -197,14 +197,14 @@ class Snapshot:
 
     def open_windows(self, now_us: int) -> bytes | None:
         """Return one byte for each distinct time window, 1 where it is open; None when there are none."""
-        if not self._windows:
+        if not self.windows:
             return None
         # PERF: windows open and close on whole seconds, so one answer serves the second. Not the minute: the offsets
         # of old time zones have seconds of their own.
         second = now_us // 1_000_000
         at, flags = self._windows_at
         if at != second:
-            flags = bytes(window.is_open(now_us) for window in self._windows)
+            flags = bytes(window.is_open(now_us) for window in self.windows)
             self._windows_at = (second, flags)
         return flags
 
@@ -311,11 +311,11 @@ class Snapshot:
         )
 
     def _window(self, window: TimeWindow) -> int:
-        for number, known in enumerate(self._windows):
+        for number, known in enumerate(self.windows):
             if known.window == window:
                 return number
-        self._windows.append(OpenHours(window))
-        return len(self._windows) - 1
+        self.windows.append(OpenHours(window))
+        return len(self.windows) - 1
 
     def _bind_context(self) -> list[tuple[Any, ...]]:
         self.blocks: list[ContextBlock] = []

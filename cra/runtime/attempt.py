@@ -1,6 +1,5 @@
 """One try to decide about a call on one chain head: its verdict, its events and the state that lands with them."""
 
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from msgspec import Struct, structs
@@ -64,9 +63,17 @@ class Attempt(Struct, gc=False):
             known = self._kernel.storage.idempotency(order.session_id, order.idempotency_key)
             if known is not None:
                 return self._repeat(known)
-        resolution: ResolutionRecord | None = None
+        resolution = self._live.latest
         try:
-            resolution = self._resolution()
+            if (
+                resolution is None
+                or order.resolution_id is not None
+                or order.simulate
+                or self.batch.now_us >= resolution.expires_us
+                or order.action_id not in resolution.offered
+            ):
+                resolution = None
+                resolution = self._resolution()
             return self._judge(resolution)
         except Refusal as refusal:
             return self._refuse(refusal, resolution)
@@ -112,9 +119,6 @@ class Attempt(Struct, gc=False):
                     )
                 )
             return record
-        if latest is not None and now_us < latest.expires_us and order.action_id in latest.offered:
-            if not order.simulate:
-                return latest
         # The newest that offers the action; else the newest there is, to say why the action is denied.
         record = storage.latest_resolution(order.session_id, order.action_id, now_us)
         if record is None:
@@ -146,15 +150,15 @@ class Attempt(Struct, gc=False):
         context = resolution.context
         if session.context:
             context = engine.merged_context(session, context)
-        windows = snapshot.open_windows(self.batch.now_us)
-        claims: Sequence[Claim] = ()
+        windows = snapshot.open_windows(self.batch.now_us) if snapshot.windows else None
+        claims: tuple[Claim, ...] = ()
         usage: dict[int, int] | None = None
         limits_us = 0
         if snapshot.limits:
             parameters = call.parameters
             policies, claims, usage = engine.claims_of(snapshot, session, index, risk, context, parameters, windows)
             limits_us = kernel.limits_now_us()
-            waits = kernel.storage.peek(claims, limits_us)
+            waits = kernel.storage.peek(list(claims), limits_us)
             if self._refused:
                 waits = [self._refused.get(claim.key) or wait for claim, wait in zip(claims, waits, strict=True)]
             usage.update(engine.usage_of(policies, waits))
@@ -202,7 +206,7 @@ class Attempt(Struct, gc=False):
             request_id=call.request_id,
             approval=used,
             idempotency=idempotency,
-            claims=tuple(claims),
+            claims=claims,
             claims_at_us=limits_us,
             catalog=snapshot.catalog,
         )

@@ -131,7 +131,7 @@ def resolve(
     """Decide about a resolve and add its events to `batch`; raises `AtlasNotFound` for an unknown atlas."""
     goal, risk, hints, capabilities, atlas_ids, context, request_id, timestamp, parent = ask
     seen = merged_context(session, context) if session.context else context
-    windows = snapshot.open_windows(batch.now_us)
+    windows = snapshot.open_windows(batch.now_us) if snapshot.windows else None
     considered = snapshot.considered(atlas_ids, capabilities) if atlas_ids or capabilities else None
     outcome = snapshot.table.evaluate(session.agent_id, risk, seen, windows, usage, considered)
     chosen: list[int] = []
@@ -311,7 +311,7 @@ def claims_of(
     context: dict[str, Any],
     parameters: dict[str, Any],
     windows: bytes | None,
-) -> tuple[list[int], list[Claim], dict[int, int]]:
+) -> tuple[list[int], tuple[Claim, ...], dict[int, int]]:
     """Return the limit policies that bind a call, its claims on them, and the usage of those it cannot satisfy."""
     policies: list[int] = []
     claims: list[Claim] = []
@@ -328,7 +328,7 @@ def claims_of(
         policies.append(policy)
         key = counter_key(limit, session.agent_id, session.session_id)
         claims.append(Claim(key, limit.rate, limit.amount, limit.window_us, cost))
-    return policies, claims, usage
+    return policies, tuple(claims), usage
 
 
 class Verdict(NamedTuple):

@@ -308,7 +308,7 @@ def test_promise_5_no_failure_is_an_allow(method: str, error: Exception, monkeyp
     dense(desk.store, [session_id])
 
 
-@pytest.mark.parametrize("target", ["judge_order", "snapshot"])
+@pytest.mark.parametrize("target", ["cra.runtime.engine.claims_of", "cra._core.calls.judge"])
 def test_promise_5_a_bug_in_deciding_runs_nothing(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(MemoryStorage())
     session_id = desk.begin()
@@ -317,10 +317,7 @@ def test_promise_5_a_bug_in_deciding_runs_nothing(target: str, monkeypatch: pyte
     def broken(*arguments: object, **named: object) -> None:
         raise ZeroDivisionError
 
-    if target == "snapshot":
-        monkeypatch.setattr("cra.atlas.snapshot.Snapshot.open_windows", broken)
-    else:
-        monkeypatch.setattr("cra.runtime.engine.claims_of", broken)
+    monkeypatch.setattr(target, broken)
     with pytest.raises(ZeroDivisionError):
         desk.runtime.execute(session_id, "ticket.get", {})
     monkeypatch.undo()
