@@ -13,7 +13,7 @@ from cra.atlas.bounds import Bounds
 from cra.errors import Problem
 from cra.protocol import atlas
 from cra.protocol.atlas import SEMVER_PATTERN, Action, Capability, ContextPack, Manifest, Policy, PolicyType
-from cra.protocol.codec import split_validation_error
+from cra.protocol.explain import explain
 
 # PERF: jsonschema takes 60 ms to import and is needed only to explain what is wrong.
 if TYPE_CHECKING:
@@ -103,17 +103,19 @@ class _Work:
         try:
             struct = msgspec.convert(piece.value, kind, strict=True)
         except msgspec.ValidationError as error:
-            self._explain(piece, definition, error, "")
+            self._explain(piece, definition, error, kind)
             return None
         if isinstance(struct, Policy):
             try:
                 msgspec.convert(struct.parameters, _PARAMETERS[struct.type], strict=True)
             except msgspec.ValidationError as error:
-                self._explain(piece, definition, error, "/parameters")
+                self._explain(piece, definition, error, _PARAMETERS[struct.type], "/parameters")
                 return None
         return struct
 
-    def _explain(self, piece: Piece, definition: str, error: msgspec.ValidationError, inner: str) -> None:
+    def _explain(
+        self, piece: Piece, definition: str, error: msgspec.ValidationError, kind: Any, inner: str = ""
+    ) -> None:
         if self.problems_left <= 0:
             return
         found = []
@@ -122,8 +124,8 @@ class _Work:
             self.nodes_left -= nodes
             found = sorted(set(_violations(piece.value, definition)))
         if not found:
-            words, pointer = split_validation_error(error)
-            found = [(inner + pointer, words[:1].lower() + words[1:])]
+            words, pointer = explain(error, kind)
+            found = [(inner + pointer, words)]
         self.problems_left -= len(found)
         file = shown(piece.file)
         self.problems += [Problem("schema", words, file=file, pointer=piece.pointer + inner) for inner, words in found]

@@ -11,7 +11,7 @@ from cra.atlas._tree import shown
 from cra.errors import InvalidInput, InvalidJSON, Problem
 from cra.protocol.atlas import Manifest
 from cra.protocol.carp import AgentId, DecisionType, ExecuteStatus, Goal, Hint, Resolution
-from cra.protocol.codec import split_validation_error
+from cra.protocol.explain import explain
 from cra.protocol.fields import ActionId, Identifier, JsonObject, Record, RiskTier, Timestamp
 from cra.protocol.jsontext import decode
 from cra.protocol.times import parse_timestamp
@@ -124,8 +124,8 @@ def _case(piece: Piece, problems: list[Problem]) -> Case | None:
     try:
         return msgspec.convert(piece.value, Case, strict=True)
     except msgspec.ValidationError as error:
-        words, pointer = split_validation_error(error)
-        problems.append(_problem(piece, words[:1].lower() + words[1:], pointer))
+        words, pointer = explain(error, Case)
+        problems.append(_problem(piece, words, pointer))
         return None
 
 

@@ -8,60 +8,24 @@ from msgspec import Meta
 
 from cra.errors import InvalidRequest
 from cra.protocol.carp import Operation, Request, Requester
-from cra.protocol.fields import (
-    ACTION_ID_PATTERN,
-    ATLAS_ID_PATTERN,
-    HASH_PATTERN,
-    MAX_TIMESTAMP,
-    TIMESTAMP_PATTERN,
-    UUID_PATTERN,
-)
+from cra.protocol.explain import explain
+from cra.protocol.fields import MAX_TIMESTAMP, TIMESTAMP_PATTERN, UUID_PATTERN
 from cra.protocol.jsontext import decode
 
 T = TypeVar("T")
 
 MAX_REQUEST_BYTES = 1 << 20
 MAX_REQUEST_DEPTH = 64
-
-_AT = re.compile(r" - at `(?:key in )?(.*)`$")
-# How msgspec quotes patterns, and what they mean.
-_PATTERNS = {
-    f"`str` matching regex {pattern!r}": words
-    for pattern, words in (
-        (UUID_PATTERN, "a UUID of 36 lower-case characters"),
-        (TIMESTAMP_PATTERN, "an RFC 3339 date-time"),
-        (HASH_PATTERN, "64 lower-case hexadecimal digits"),
-        (ATLAS_ID_PATTERN, "lower-case words joined by dots"),
-        (ACTION_ID_PATTERN, "lower-case words joined by dots"),
-    )
-}
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_SEE = "see CARP in specs/PROTOCOL.md and specs/schemas/carp-request.json"
 
 
-def split_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Return the words and the JSON pointer of a msgspec error, whose text ends in `at $.path[0]`."""
-    text = str(error)
-    for pattern, words in _PATTERNS.items():
-        text = text.replace(pattern, words)
-    match = _AT.search(text)
-    if match is None:
-        return text, ""
-    steps = _STEP.findall(match[1])
-    pointer = "".join("/" + (name or index).replace("~", "~0").replace("/", "~1") for name, index in steps)
-    return text[: match.start()], pointer
-
-
-def to_struct(value: Any, kind: type[T], *, what: str) -> T:
+def to_struct(value: Any, kind: type[T], *, what: str, hint: str = _SEE) -> T:
     """Convert decoded JSON to a struct, or raise `InvalidRequest` naming the place."""
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
-        words, pointer = split_validation_error(error)
-        raise InvalidRequest(
-            f"{what}{pointer and f' at `{pointer}`'}: {words[:1].lower()}{words[1:]}",
-            pointer=pointer,
-            hint="see CARP in specs/PROTOCOL.md and specs/schemas/carp-request.json",
-        ) from None
+        words, pointer = explain(error, kind)
+        raise InvalidRequest(f"{what}{pointer and f' at `{pointer}`'}: {words}", pointer=pointer, hint=hint) from None
 
 
 def decode_request(data: bytes | str) -> Request:

@@ -10,7 +10,8 @@ import msgspec
 
 from cra._core.canonical import dumps
 from cra.errors import InvalidRequest
-from cra.protocol.codec import split_validation_error
+from cra.protocol.codec import to_struct
+from cra.protocol.explain import explain
 from cra.protocol.jsontext import decode
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 JSON = "application/json"
 MAX_BODY_DEPTH = 64
+_SEE = "see this path in /openapi.json"
 
 
 class Response:
@@ -141,9 +143,9 @@ class Call:
         try:
             return msgspec.convert(values, kind, strict=False)
         except msgspec.ValidationError as error:
-            words, pointer = split_validation_error(error)
+            words, pointer = explain(error, kind)
             where = f" `{pointer[1:]}`" if pointer else ""
-            raise InvalidRequest(f"query parameter{where}: {words[:1].lower()}{words[1:]}") from None
+            raise InvalidRequest(f"query parameter{where}: {words}", hint=_SEE) from None
 
     async def body(self) -> bytes:
         """Return the body; it has arrived whole before the handler began."""
@@ -155,15 +157,7 @@ class Call:
 
     def struct(self, value: Any, kind: type[T]) -> T:
         """Return decoded JSON as a struct, as `json` does."""
-        try:
-            return msgspec.convert(value, kind, strict=True)
-        except msgspec.ValidationError as error:
-            words, pointer = split_validation_error(error)
-            raise InvalidRequest(
-                f"body{pointer and f' at `{pointer}`'}: {words[:1].lower()}{words[1:]}",
-                pointer=pointer,
-                hint="see this path in /openapi.json",
-            ) from None
+        return to_struct(value, kind, what="body", hint=_SEE)
 
     def header(self, name: bytes) -> str | None:
         """Return a header as text, None when it is absent; raises `InvalidRequest` for what is not ASCII."""

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import fields
 
 from cra.errors import ConfigInvalid
-from cra.protocol.codec import split_validation_error
+from cra.protocol.explain import explain
 from cra.runtime.config import RuntimeConfig
 from cra.server.auth.settings import auth_settings
 from cra.storage.open import url_of
@@ -175,10 +175,8 @@ def _converted(setting: Setting, value: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, setting.kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
-        words, _ = split_validation_error(error)
-        raise ConfigInvalid(
-            f"{where}: {words[:1].lower()}{words[1:]}", pointer=f"/{setting.name}", hint="see docs/server.md"
-        ) from None
+        words, _ = explain(error, setting.kind)
+        raise ConfigInvalid(f"{where}: {words}", pointer=f"/{setting.name}", hint="see docs/server.md") from None
 
 
 def _storage(target: str) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cra.errors import ConfigInvalid
-from cra.protocol.codec import split_validation_error
+from cra.protocol.explain import explain
 
 ASYMMETRIC = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -194,9 +194,9 @@ def auth_settings(value: Any) -> AuthSettings:
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, ConfigInvalid):
             raise error.__cause__ from None
-        words, pointer = split_validation_error(error)
+        words, pointer = explain(error, AuthSettings)
         raise ConfigInvalid(
-            f"auth{pointer and f' at `{pointer}`'}: {words[:1].lower()}{words[1:]}",
+            f"auth{pointer and f' at `{pointer}`'}: {words}",
             pointer=f"/auth{pointer}",
             hint="see docs/identity.md",
         ) from None
