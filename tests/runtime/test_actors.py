@@ -1,8 +1,6 @@
 """Actors: who made a call is recorded where it is asked about, and cannot consent to it."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,21 +8,9 @@ import pytest
 from cra.errors import ApprovalConflict, ApprovalRequired, InvalidRequest
 from cra.storage.base import ApprovalRecord, Storage
 from cra.storage.memory import MemoryStorage
-from tests.runtime.desk import STORES, Desk, open_store
+from tests.runtime.desk import Desk
 
 MAIL = {"to": "somebody"}
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    store = open_store(request.param, tmp_path)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def desk(store: Storage) -> Desk:
-    return Desk(store)
 
 
 def ask(desk: Desk, session_id: str, *, actor: str | None = "bot-key") -> ApprovalRecord:

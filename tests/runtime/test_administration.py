@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +13,9 @@ from cra.storage.base import Document, Storage
 from cra.storage.memory import MemoryStorage
 from cra.testing.faults import FaultyStorage
 from cra.testing.writer import together
-from tests.runtime.desk import STORES, Desk, dense, open_store
+from tests.runtime.desk import Desk, dense
 
 ADMINISTRATOR = "ann"
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    store = open_store(request.param, tmp_path)
-    yield store
-    store.close()
 
 
 def put(runtime: CRARuntime, name: str, body: bytes | None = b"{}", **more: Any) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,22 +10,10 @@ from cra.errors import ApprovalConflict, ApprovalRequired, CRAError, Idempotency
 from cra.storage.base import Storage
 from cra.testing.faults import FaultyStorage
 from cra.testing.writer import together
-from tests.runtime.desk import ATLAS, STORES, Desk, dense, open_store
+from tests.runtime.desk import ATLAS, Desk, dense
 
 THREADS = 16
 TASKS = 200
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    store = open_store(request.param, tmp_path)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def desk(store: Storage) -> Desk:
-    return Desk(store)
 
 
 def code_of(call: Any, *arguments: Any, **named: Any) -> str:

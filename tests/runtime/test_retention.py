@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,16 +16,9 @@ from cra.storage.base import NO_CHANGE, Change
 from cra.storage.memory import MemoryStorage
 from cra.testing.faults import FaultyStorage
 from cra.testing.writer import together
-from tests.runtime.desk import STORES, Desk, dense, open_store
+from tests.runtime.desk import Desk, dense
 
 DAY = 86_400
-
-
-@pytest.fixture(params=STORES)
-def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
-    store = open_store(request.param, tmp_path)
-    yield Desk(store)
-    store.close()
 
 
 def finished(desk: Desk, count: int, *, days: float = 1) -> list[str]:

@@ -1,9 +1,7 @@
 """Watchers: who waits is told after the commit, in any thread, and never in its way."""
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -15,21 +13,9 @@ from cra.storage.base import Storage
 from cra.storage.memory import MemoryStorage
 from cra.testing.faults import FaultyStorage
 from cra.testing.writer import together
-from tests.runtime.desk import STORES, Desk, open_store
+from tests.runtime.desk import Desk
 
 LONG = 60.0  # seconds that no test waits
-
-
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    store = open_store(request.param, tmp_path)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def desk(store: Storage) -> Desk:
-    return Desk(store)
 
 
 def asked(desk: Desk) -> str:
