@@ -211,8 +211,8 @@ class Connection(HttpToolsProtocol):
         headers = self._fields = dict(self.headers)
         if len(headers) != len(self.headers) or not _SPECIAL.isdisjoint(headers):
             return None
-        connection, size = headers.get(b"connection"), headers.get(b"content-length")
-        if size is None or (connection is not None and connection.lower() != b"keep-alive"):
+        size = headers.get(b"content-length")
+        if size is None or not self.parser.should_keep_alive():
             return None
         return route if data.find(b"\r\n\r\n") + 4 + int(size) == len(data) else None
 
