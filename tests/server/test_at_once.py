@@ -298,6 +298,10 @@ def test_no_bytes_are_read_otherwise_by_the_short_way() -> None:
     found = 0
 
     with asyncio.Runner() as runner:
+        for it in ways:
+            # The first call of a tenant is never answered at once.
+            assert runner.run(it.send([post(carp(0), it.key)]))[0].startswith(b"HTTP/1.1 200 ")
+
         # What looks like a request, and is a header of another one.
         @example((_BEGINNINGS[2] + post(carp(1), ways[0].key), [len(_BEGINNINGS[2])]))
         @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
