@@ -63,7 +63,8 @@ def test_what_is_refused_without_waiting_counts_too() -> None:
 
     def known(text: str) -> str:
         try:
-            identity = doorman.known(scope(("X-API-Key", text), client=("192.0.2.1", 1)))
+            given = scope(("X-API-Key", text), client=("192.0.2.1", 1))
+            identity = doorman.known(given, dict(given["headers"]))
         except CRAError as error:
             return error.code
         return "" if identity is None else identity.subject
