@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta, Struct
 
 from cra.errors import CRAError, InvalidRequest, Overloaded
+from cra.server.auth.authenticator import Authenticator
 from cra.server.call import Answer, Call, Receive, Scope, Send, Stream
 from cra.server.media import EVENTS
 from cra.server.pages import Page, event_type, pages
@@ -111,7 +112,9 @@ class Follower:
             raise Overloaded("the service is shutting down", hint="follow again from the last sequence")
         if monotonic() - self._checked >= _CHECK_SECONDS:
             self._checked = monotonic()
-            identity = await service.authenticate(self._call.scope)
+            ask = service.authenticate
+            # Who was let in is not shut out by what others at the same address try, and has called once.
+            identity = await (ask.again if isinstance(ask, Authenticator) else ask)(self._call.scope)
             identity.require("traces.read")
 
     async def _watch(self) -> None:

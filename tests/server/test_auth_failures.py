@@ -7,9 +7,11 @@ import http.client
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from cra.errors import ConfigInvalid, CRAError
+from cra.server import live
 from cra.server.auth.authenticator import Authenticator
 from cra.server.auth.failures import Failures
 from cra.server.auth.settings import ThrottleSettings, auth_settings
@@ -150,6 +152,27 @@ def fetch(service: Running, source: str, key: str) -> tuple[int, dict[str, str],
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, json.load(answer)
     finally:
         connection.close()
+
+
+def test_a_live_trace_goes_on_whatever_others_at_its_address_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_CHECK_SECONDS", 0.0)
+    store = memory()
+    _, good = make_key(store)
+    limits = throttle(failure_burst=1, key_per_second=1, key_burst=3)
+    with running(ServiceSettings(storage="memory", shutdown_seconds=5, auth=limits), storage=store) as service:
+        headers = {"Authorization": f"Bearer {good}"}
+        with httpx.Client(base_url=service.url, headers=headers, timeout=10) as client:
+            path = client.post("/v1/sessions", json={"agent_id": "a", "goal": "g"}).headers["location"]
+            with client.stream("GET", f"{path}/trace/live") as answer:
+                lines = answer.iter_lines()
+                assert next(line for line in lines if line.startswith("data:"))
+                assert fetch(service, "127.0.0.1", GUESS)[0] == 401
+                assert fetch(service, "127.0.0.1", good)[0] == 429
+                tenant = service.app.service.tenancy.get("default")
+                assert service.loop is not None
+                session_id = path.rpartition("/")[2]
+                asyncio.run_coroutine_threadsafe(tenant.runtime.end_session(session_id), service.loop).result(10)
+                assert "session.ended" in next(line for line in lines if line.startswith("data:"))
 
 
 def test_a_service_answers_429_to_who_guesses_and_goes_on_for_others() -> None:
