@@ -36,6 +36,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "storage/sqlite.py",
         "storage/_sqlite_append.py",
         "storage/_sqlite_file.py",
+        "storage/_sqlite_log.py",
         "storage/_sqlite_move.py",
         "storage/_sqlite_pool.py",
     ),

@@ -31,9 +31,8 @@ def open_writer(path: str, *, strict: bool, busy_s: float) -> Connection:
         _write_ahead(path, connection, busy_s)
         # NORMAL hands every commit to the system, so it survives the process; FULL waits for the disk as well.
         connection.execute(f"PRAGMA synchronous = {'FULL' if strict else 'NORMAL'}").fetchall()
-        if strict and sys.platform == "darwin":
-            # NOTE: macOS's fsync does not flush the drive's cache.
-            connection.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON").fetchall()
+        if strict:
+            _flush_drives(connection)
         connection.execute("PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY").fetchall()
         connection.execute("PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 0").fetchall()
         _migrate(path, connection)
@@ -57,6 +56,21 @@ def open_reader(path: str, *, busy_s: float) -> Connection:
     connection = _connect(path, busy_s)
     connection.execute("PRAGMA query_only = ON").fetchall()
     return connection
+
+
+def open_checkpointer(path: str) -> Connection:
+    """Return a connection that copies the log into the file."""
+    connection = _connect(path, 0)
+    # The log is synced before and the file after.
+    connection.execute("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0").fetchall()
+    _flush_drives(connection)
+    return connection
+
+
+def _flush_drives(connection: Connection) -> None:
+    if sys.platform == "darwin":
+        # NOTE: macOS's fsync does not flush the drive's cache.
+        connection.execute("PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON").fetchall()
 
 
 def close_quietly(connection: Connection) -> None:

@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING, Any
 from cra.errors import StorageError
 from cra.storage._group import GroupCommit
 from cra.storage._sqlite_file import close_quietly, open_reader, open_writer, storage_error
+from cra.storage._sqlite_log import Upkeep
 from cra.storage.base import Done, Pending
 
 if TYPE_CHECKING:
     from apsw import Connection
 
 _MAX_IDLE_READERS = 16
-_CHECKPOINT_PAGES = 4000
-# Beyond this the log is emptied even if readers have to be waited for.
-_RESTART_PAGES = 8 * _CHECKPOINT_PAGES
-# The log's file is made longer by so many pages, which the next commit waits for, when so few are left.
-_MORE_PAGES = 256
-_FEW_PAGES = 32
-_LOG_HEADER = 32
-_FRAME = 24 + 4096
 
 Rows = list[tuple[Any, ...]]
 
@@ -41,11 +34,11 @@ class Pool:
         self._busy_s = busy_s
         connection = open_writer(path, strict=strict, busy_s=busy_s)
         self._readers: deque[Connection] = deque()
-        self.upkeep = _Upkeep(path, connection)
+        self.upkeep = Upkeep(path, connection)
         self.writer = GroupCommit(
             connection, partial(storage_error, path), timeout_s, due=self.upkeep.due, upkeep=self.upkeep
         )
-        self._finalizer = weakref.finalize(self, _close, self.writer, connection, self._readers, self.pid)
+        self._finalizer = weakref.finalize(self, _close, self.writer, self.upkeep, connection, self._readers, self.pid)
         self._tenants = {"default": 1}
         # Claims taken since the last sweep, and the last counter it looked at.
         self.claims = 0
@@ -133,69 +126,11 @@ def _add_tenant(name: str, connection: Connection) -> None:
     connection.execute("INSERT OR IGNORE INTO tenants (name) VALUES (?)", (name,))
 
 
-class _Upkeep:
-    """What the writer does between groups, when nobody waits for it: it keeps the log short, and gives it room.
-
-    PERF: a commit that makes the log's file longer waits for the file system's own log too; one that writes over zeros
-    waits only for its data. A durable append of one event: 0.9 of what appending it to a file and syncing that takes,
-    instead of 1.6.
-    """
-
-    def __init__(self, path: str, connection: Connection) -> None:
-        self._log = f"{path}-wal"
-        self._connection = connection
-        self._pages = 0
-        # Up to which page the log's file is known to reach. A process that writes little does without.
-        self._room = _FEW_PAGES
-        connection.set_wal_hook(self._written)
-
-    def _written(self, connection: Connection, database: str, pages: int) -> int:
-        self._pages = pages
-        return 0
-
-    def due(self) -> bool:
-        """Say whether the log has become long, or nearly reaches the end of its file."""
-        pages = self._pages
-        return pages >= _CHECKPOINT_PAGES or pages >= self._room
-
-    def __call__(self) -> None:
-        import apsw
-
-        pages, self._pages = self._pages, 0
-        if pages < _CHECKPOINT_PAGES:
-            self._lengthen(pages)
-            return
-        restart = pages >= _RESTART_PAGES
-        mode = apsw.SQLITE_CHECKPOINT_RESTART if restart else apsw.SQLITE_CHECKPOINT_PASSIVE
-        self._connection.wal_checkpoint(mode=mode)
-
-    def _lengthen(self, pages: int) -> None:
-        """Write zeros behind the log."""
-        target = min(pages + _MORE_PAGES, _CHECKPOINT_PAGES + _FEW_PAGES)
-        # Before it is done: where it fails, it is not tried again for every commit.
-        self._room = target - _FEW_PAGES
-        if not hasattr(os, "pwrite"):
-            return
-        # INVARIANT: nobody else writes to the log meanwhile, and nothing is written where it reaches.
-        # NOTE: SQLite has no locks on this file, so that opening and closing it here gives up none.
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            file = os.open(self._log, os.O_RDWR)
-            try:
-                size = os.fstat(file).st_size
-                missing = _LOG_HEADER + target * _FRAME - size
-                if missing > 0:
-                    os.pwrite(file, bytes(missing), size)
-            finally:
-                os.close(file)
-        finally:
-            self._connection.execute("ROLLBACK")
-
-
-def _close(writer: GroupCommit, connection: Connection, readers: deque[Connection], pid: int) -> None:
+def _close(writer: GroupCommit, upkeep: Upkeep, connection: Connection, readers: deque[Connection], pid: int) -> None:
     if os.getpid() != pid:
         return
     writer.close()
+    upkeep.close()
     # The last connection to the file puts the log into it and removes it; that has to be the one that writes.
     while readers:
         close_quietly(readers.pop())

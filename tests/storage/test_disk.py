@@ -138,8 +138,8 @@ def test_a_session_is_restored_whole_or_not_at_all_on_a_disk_that_fails(
 def test_a_log_that_cannot_be_emptied_is_kept_and_emptied_later(
     store: SQLiteStorage, device: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cra.storage._sqlite_pool._CHECKPOINT_PAGES", 10)
-    monkeypatch.setattr("cra.storage._sqlite_pool._RESTART_PAGES", 20)
+    monkeypatch.setattr("cra.storage._sqlite_log._CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr("cra.storage._sqlite_log._RESTART_PAGES", 20)
     writer, source = Writer(store), random.Random(5)
     for _ in range(300):
         if source.random() < 0.3:

@@ -111,8 +111,8 @@ def cuts(tmp_path: Path, source: random.Random, count: int, durability: str) -> 
 
 @pytest.fixture(autouse=True)
 def _a_short_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cra.storage._sqlite_pool._CHECKPOINT_PAGES", 30)
-    monkeypatch.setattr("cra.storage._sqlite_pool._RESTART_PAGES", 60)
+    monkeypatch.setattr("cra.storage._sqlite_log._CHECKPOINT_PAGES", 30)
+    monkeypatch.setattr("cra.storage._sqlite_log._RESTART_PAGES", 60)
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(1000, marks=pytest.mark.slow)])

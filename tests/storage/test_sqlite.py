@@ -17,6 +17,7 @@ from cra.errors import ConfigInvalid, StaleHead, StorageCorrupt, StorageError, S
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.sync import CRARuntime
 from cra.storage import _sqlite_append, _sqlite_file
+from cra.storage._sqlite_file import open_checkpointer
 from cra.storage.base import NO_CHANGE, Change, Storage
 from cra.storage.open import open_storage
 from cra.storage.sqlite import SQLiteStorage, versions
@@ -443,13 +444,65 @@ def test_a_rate_keeps_no_more_calls_than_it_allows(store: SQLiteStorage) -> None
 
 
 def test_the_log_goes_into_the_file_while_work_goes_on(store: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cra.storage._sqlite_pool._CHECKPOINT_PAGES", 20)
-    monkeypatch.setattr("cra.storage._sqlite_pool._RESTART_PAGES", 40)
+    monkeypatch.setattr("cra.storage._sqlite_log._CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr("cra.storage._sqlite_log._RESTART_PAGES", 40)
     writer = Writer(store)
     for _ in range(300):
         writer.append(NO_CHANGE, text="x" * 3000)
     writer.check()
     assert Path(f"{store.path}-wal").stat().st_size < 100 * 4096
+
+
+def append_until_the_log_begins_anew(writer: Writer, store: SQLiteStorage) -> None:
+    def times_begun() -> bytes:
+        # https://www.sqlite.org/fileformat2.html#the_write_ahead_log: a count in the log's header.
+        with Path(f"{store.path}-wal").open("rb") as log:
+            return log.read(16)[12:]
+
+    before = times_begun()
+    for _ in range(3000):
+        writer.append(NO_CHANGE, text="x" * 3000)
+        if times_begun() != before:
+            return
+    raise AssertionError("the log has only grown")
+
+
+def test_the_log_is_copied_by_a_thread_of_its_own_and_then_begins_anew(
+    store: SQLiteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cra.storage._sqlite_log._CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr("cra.storage._sqlite_log._REST_PAGES", 10)
+    # On a busy machine the copy may never catch up; then this ends it.
+    monkeypatch.setattr("cra.storage._sqlite_log._RESTART_PAGES", 1000)
+    writer, upkeep = Writer(store), store._pool.upkeep
+    append_until_the_log_begins_anew(writer, store)
+    assert upkeep._copier is not None
+    writer.check()
+    # What is in the file itself is whole, up to where the log begins.
+    store.close()
+    assert not upkeep._copier._thread.is_alive()
+    again = SQLiteStorage(store.path)
+    assert again.events(writer.session_id) == writer.acknowledged
+    again.close()
+
+
+def test_a_copy_that_fails_is_tried_again(store: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cra.storage._sqlite_log._CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr("cra.storage._sqlite_log._REST_PAGES", 10)
+    # On a busy machine the copy may never catch up; then this ends it.
+    monkeypatch.setattr("cra.storage._sqlite_log._RESTART_PAGES", 1000)
+    faults: list[Exception] = [apsw.IOError("the disk does not answer"), apsw.FullError("the disk is full")]
+
+    def open_or_fail(path: str) -> apsw.Connection:
+        if faults:
+            raise faults.pop()
+        return open_checkpointer(path)
+
+    monkeypatch.setattr("cra.storage._sqlite_log.open_checkpointer", open_or_fail)
+    writer = Writer(store)
+    append_until_the_log_begins_anew(writer, store)
+    assert not faults
+    writer.check()
 
 
 def test_the_log_gets_room_ahead_of_its_use_and_never_over_what_is_in_it(path: Path) -> None:
