@@ -26,7 +26,7 @@ from cra.runtime.config import RuntimeConfig
 from cra.runtime.engine import Ask, Decided, ask_of
 from cra.runtime.execution import Execution
 from cra.runtime.executors import ExecutorTable
-from cra.runtime.kernel import Kernel, check_text, json_object
+from cra.runtime.kernel import LONGEST_GOAL, Kernel, check_text, json_object
 from cra.runtime.watch import Subscription
 from cra.storage.base import SessionRecord
 from cra.storage.open import open_storage
@@ -158,7 +158,7 @@ class RuntimeBase:
         context: Mapping[str, Any] | None,
     ) -> Ask:
         if isinstance(request, str):
-            request = check_text("goal", request, 10_000)
+            request = check_text("goal", request, LONGEST_GOAL)
             if not (context_hints or required_capabilities or atlas_ids) and risk_tier == "low" and context is None:
                 return Ask(request)
             tier: object = risk_tier

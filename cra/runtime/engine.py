@@ -169,7 +169,7 @@ def resolve(
         resolution_id=resolution_id,
         request_id=resolved.request_id,
         timestamp=batch.timestamp,
-        decision=_decision(resolved.decision_type, resolved.reason),
+        decision=_DECISIONS.get((resolved.decision_type, resolved.reason)) or _decision(resolved),
         context_blocks=offer.blocks,
         allowed_actions=offer.allowed,
         denied_actions=_denied(snapshot, outcome, usage) if offer.denied is None else offer.denied,
@@ -220,13 +220,12 @@ def _offer(snapshot: Snapshot, outcome: Outcome, chosen: list[int], prefix: Pref
 _DECISIONS: dict[tuple[str, str | None], Decision] = {}
 
 
-def _decision(kind: str, reason: str | None) -> Decision:
+def _decision(resolved: Resolved) -> Decision:
     # PERF: there are five, so each is made once.
-    known = _DECISIONS.get((kind, reason))
-    if known is None:
-        known = Decision(type=DecisionType(kind), reason=reason, approval_id=None, expires_at=None)
-        _DECISIONS[kind, reason] = known
-    return known
+    kind, reason = resolved.decision_type, resolved.reason
+    made = Decision(type=DecisionType(kind), reason=reason, approval_id=None, expires_at=None)
+    _DECISIONS[kind, reason] = made
+    return made
 
 
 def _denied(snapshot: Snapshot, outcome: Outcome, usage: dict[int, int] | None) -> tuple[DeniedAction, ...]:

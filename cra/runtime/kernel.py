@@ -41,6 +41,7 @@ TRIES = range(MAX_ATTEMPTS)
 # What is not wrong with a call, only with what was read before it.
 STALE = (StaleHead, StaleCatalog)
 ENTROPY_SIZE = 16
+LONGEST_GOAL = 10_000
 # Whose sessions are a tenant's own records; nobody starts one for it.
 RESERVED_AGENT_ID = "cra.administration"
 _END_REASONS = ("completed", "timeout", "error", "cancelled")
@@ -67,13 +68,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pieces.clear)
 
 
+# PERF: cut by slices that are there, half as long as by a generator.
+_CUTS = tuple([slice(at, at + ENTROPY_SIZE) for at in range(0, 256 * ENTROPY_SIZE, ENTROPY_SIZE)])
+
+
 def _entropy(size: int) -> bytes:
-    try:
-        return _pieces.popleft()
-    except IndexError:
-        block = os.urandom(size * 256)
-        _pieces.extend(block[at : at + size] for at in range(size, len(block), size))
-        return block[:size]
+    while True:
+        try:
+            return _pieces.popleft()
+        except IndexError:
+            _pieces.extend(map(os.urandom(256 * size).__getitem__, _CUTS))
 
 
 class _LimitClock:
@@ -236,7 +240,7 @@ class Kernel:
         agent_id = check_text("agent_id", agent_id, 255)
         if same_person(agent_id, RESERVED_AGENT_ID):
             raise InvalidRequest(f"agent_id `{RESERVED_AGENT_ID}` is reserved for the record", pointer="/agent_id")
-        goal = check_text("goal", goal, 10_000)
+        goal = check_text("goal", goal, LONGEST_GOAL)
         if parent_session_id is not None:
             self.live(parent_session_id)
         if self.snapshot.catalog == UNREAD:

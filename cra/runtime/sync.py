@@ -15,7 +15,7 @@ from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.engine import Ask
 from cra.runtime.executors import LoopThread, WorkerThreads
-from cra.runtime.kernel import check_text
+from cra.runtime.kernel import LONGEST_GOAL
 from cra.storage.base import SessionRecord
 
 
@@ -114,12 +114,13 @@ class CRARuntime(RuntimeBase):
         kernel = self._kernel
         if (
             type(request) is str
+            and 1 <= len(request) <= LONGEST_GOAL
             and risk_tier == "low"
             and not (context_hints or required_capabilities or atlas_ids)
             and context is None
         ):
             # PERF: nothing to check against the session, 0.4 us of 10.
-            return kernel.resolve(session_id, Ask(check_text("goal", request, 10_000))).resolution
+            return kernel.resolve(session_id, Ask(request)).resolution
         ask = self._ask(
             kernel.live(session_id).record,
             request,
