@@ -464,7 +464,9 @@ def append_until_the_log_begins_anew(writer: Writer, store: SQLiteStorage) -> No
         writer.append(NO_CHANGE, text="x" * 3000)
         if times_begun() != before:
             return
-    raise AssertionError("the log has only grown")
+    upkeep = store._pool.upkeep
+    busy = upkeep._copier is not None and upkeep._copier.busy
+    raise AssertionError(f"the log has only grown: {upkeep._pages} pages, room {upkeep._room}, busy {busy}")
 
 
 def test_the_log_is_copied_by_a_thread_of_its_own_and_then_begins_anew(
