@@ -102,6 +102,8 @@ _decoder = msgspec.json.Decoder(_Line)
 
 def read_session(trace: Trace | bytes) -> Session:
     """Return a verified trace as steps; raises `InvalidTrace` naming the first bad event."""
+    if not isinstance(trace, Trace | bytes | bytearray | memoryview):
+        raise InvalidTrace(f"trace is `{type(trace).__name__}`, expected a Trace or the bytes of one")
     data = trace.data if isinstance(trace, Trace) else bytes(trace)
     verdict = verify(data)
     if not verdict.ok:

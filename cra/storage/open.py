@@ -5,6 +5,7 @@ from cra.storage.base import Storage
 from cra.storage.memory import MemoryStorage
 
 _MAX_FILE = 8192
+_SUCH_AS = "such as sqlite:///cra.db, sqlite:////var/lib/cra/cra.db or postgresql://cra@db/cra"
 
 
 def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -> Storage:
@@ -15,6 +16,12 @@ def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -
     bounded by its disk.
     """
     if not isinstance(target, str):
+        if not hasattr(target, "of_tenant"):
+            raise ConfigInvalid(
+                f"storage is `{type(target).__name__}`, expected a name, a URL or a Storage",
+                pointer="/storage",
+                hint=_SUCH_AS,
+            )
         return target
     target = url_of(target)
     if target in ("memory", "memory:"):
@@ -28,7 +35,7 @@ def open_storage(target: str | Storage, *, max_sessions: int, max_events: int) -
     raise ConfigInvalid(
         f"storage is `{scheme}`, expected memory, sqlite:///path or postgresql://host/database",
         pointer="/storage",
-        hint="such as sqlite:///cra.db, sqlite:////var/lib/cra/cra.db or postgresql://cra@db/cra",
+        hint=_SUCH_AS,
     )
 
 

@@ -242,6 +242,9 @@ def test_a_broken_chain_is_refused_with_the_event_and_nothing_is_decided() -> No
         data = lived(runtime, clock)
         with pytest.raises(InvalidTrace, match="event 2: event_hash") as caught:
             runtime.replay(data.replace(b'"goal":"help","operation"', b'"goal":"held","operation"'))
+        for none in ("one.trace.jsonl", None, 3):
+            with pytest.raises(InvalidTrace, match="expected a Trace or the bytes of one"):
+                runtime.replay(none)
         with pytest.raises(InvalidTrace, match="expected `session"):
             runtime.replay(b"")
     assert caught.value.details["reason"] == "hash"
