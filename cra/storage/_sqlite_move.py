@@ -82,7 +82,8 @@ def restore(tenant: int, dump: SessionDump, keep: int) -> Callable[[Connection],
 
     def job(connection: Connection) -> None:
         execute: work.Execute = connection.execute
-        if execute(work.HEAD, (tenant, record.session_id)).fetchall():
+        found = "SELECT 1 FROM sessions WHERE tenant = ? AND session_id = ?"
+        if execute(found, (tenant, record.session_id)).fetchall():
             raise SessionExists(f"session `{record.session_id}` exists already")
         for approval, _ in approvals:
             known = "SELECT 1 FROM approvals WHERE tenant = ? AND approval_id = ?"
