@@ -78,18 +78,31 @@ ATLAS: dict[str, Any] = {
         _action("nobody.home"),
     ],
 }
+# The same without counters, which have to be read before a call is decided.
+UNLIMITED: dict[str, Any] = {
+    **ATLAS,
+    "policies": [policy for policy in ATLAS["policies"] if policy["type"] not in ("rate_limit", "budget")],
+}
 EXECUTED = ("ticket.*", "refund.*", "mail.*", "note.*")
 
 
 class Desk:
     """A runtime over the desk's atlas, with everything about it that a test decides or looks at."""
 
-    def __init__(self, store: Storage, *, asynchronous: bool = False, seed: int = 1, **settings: Any) -> None:
+    def __init__(
+        self,
+        store: Storage,
+        *,
+        asynchronous: bool = False,
+        seed: int = 1,
+        atlas: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
         self.store = store
         self.clock = FixedClock()
         config = RuntimeConfig(storage=store, clock=self.clock, ids=SeededIds(seed), **settings)
         self.runtime: Any = (AsyncCRARuntime if asynchronous else CRARuntime)(config)
-        self.runtime.load_atlas_from_json(ATLAS)
+        self.runtime.load_atlas_from_json(atlas or ATLAS)
         self.calls: list[tuple[str, dict[str, Any]]] = []
         # What an action does: a value to return, or something to call with the parameters.
         self.does: dict[str, Any] = {"note.add": {"id": 1}}

@@ -31,7 +31,7 @@ from cra.errors import (
 from cra.storage.base import Storage
 from cra.storage.memory import MemoryStorage
 from cra.storage.sqlite import SQLiteStorage
-from tests.runtime.desk import ATLAS, STORES, Desk, dense, open_store
+from tests.runtime.desk import ATLAS, STORES, UNLIMITED, Desk, dense, open_store
 
 BIG = 2**300 + 1
 UNKNOWN = "018f0000-0000-7000-8000-0000000000ff"
@@ -239,13 +239,14 @@ def test_a_task_that_is_cancelled_leaves_an_outcome(store: Storage) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("key", [None, "k"], ids=["queued", "in a thread"])
+@pytest.mark.parametrize("atlas", [UNLIMITED, ATLAS], ids=["queued", "in a thread"])
+@pytest.mark.parametrize("key", [None, "k"])
 def test_a_task_that_is_cancelled_while_its_intent_is_written_runs_nothing_and_says_so(
-    tmp_path: Path, key: str | None
+    tmp_path: Path, atlas: dict[str, Any], key: str | None
 ) -> None:
     async def scenario() -> None:
         store = SQLiteStorage(tmp_path / "held.db")
-        desk = Desk(store, asynchronous=True)
+        desk = Desk(store, asynchronous=True, atlas=atlas)
         session = await desk.runtime.create_session("agent-1", "help")
         await desk.runtime.resolve(session.id, "help")
         # While another connection writes, an append is neither done nor refused.
