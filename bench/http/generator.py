@@ -67,6 +67,8 @@ class Load:
         self.statuses: dict[bytes, int] = {}
         self.times = array.array("d")
         self.lost = 0
+        # Requests that were not answered when there was no more waiting for them.
+        self.late = 0
         self.given_up = 0
         self.arrived = 0
 
@@ -107,6 +109,7 @@ class Load:
             "most_us": times[-1] * 1e6 if count else None,
             "busy": processor / max(end - start, 1e-9),
             "lost": self.lost,
+            "late": self.late,
             "given_up": self.given_up,
             "arrived": self.arrived,
             "answered": [connection.answered for connection in self.connections],
@@ -224,6 +227,7 @@ class Load:
                 self._send(connection, now)
             if clock() > stop + 2 * _LAST_S:
                 break
+        self.late = under_way
         return end or clock()
 
     def _open(self, start: float, random_: random.Random) -> float:
@@ -262,6 +266,7 @@ class Load:
                         self._send(connection, waiting.popleft())
                     else:
                         free.append(connection)
+        self.late = len(self.connections) - len(free)
         return stop
 
 
