@@ -8,73 +8,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from cra.errors import CRAError, StorageError
+from cra.storage._queue import Job, Queued, Work
 from cra.storage.base import ClaimRefused, Done, Pending
 
 # What lands together; more would only make the first caller wait longer.
 _MOST = 256
 _LONGEST_GATHERING_S = 0.005
 _PAUSE_S = 0.0002
-
-Work = Callable[[Any], None]
-
-
-class _Job:
-    """One caller's work; whoever waits in `wait` is woken by `finish`."""
-
-    __slots__ = ("_done", "abandoned", "error", "timeout_seconds", "work")
-
-    def __init__(self, work: Work, timeout_seconds: float) -> None:
-        self.work = work
-        self.timeout_seconds = timeout_seconds
-        self.error: BaseException | None = None
-        # Nobody waits any more: if it was not begun, it does not happen.
-        self.abandoned = False
-        self._done = threading.Lock()
-        self._done.acquire()
-
-    def finish(self) -> None:
-        """Tell that it is over."""
-        self._done.release()
-
-    def wait(self) -> None:
-        """Return when it is over; raises `StorageError` when that takes too long."""
-        try:
-            if not self._done.acquire(timeout=self.timeout_seconds):
-                raise self._overdue()
-        except BaseException:
-            self.abandoned = True
-            raise
-
-    def _overdue(self) -> StorageError:
-        return StorageError(
-            f"no answer from the disk within {self.timeout_seconds:g} s; whether the record was written is unknown",
-            hint="read the session again to learn it",
-        )
-
-
-class _Queued(_Job):
-    """Work that nobody waits for: `done` is called, once, when it is over or given up."""
-
-    __slots__ = ("_tell",)
-
-    def __init__(self, work: Work, timeout_seconds: float, done: Done) -> None:
-        super().__init__(work, timeout_seconds)
-        self._tell = done
-        self._done.release()
-
-    def finish(self) -> None:
-        """Tell that it is over, unless it was given up."""
-        self._end(self.error)
-
-    def give_up(self) -> None:
-        """Tell that it takes too long, unless it is over."""
-        self.abandoned = True
-        self._end(self._overdue())
-
-    def _end(self, error: BaseException | None) -> None:
-        # Never released again: who is second finds it taken.
-        if self._done.acquire(blocking=False):
-            self._tell(error)
 
 
 class GroupCommit:
@@ -104,7 +44,7 @@ class GroupCommit:
         self._upkeep = upkeep
         self._gate = threading.Lock()
         self._closed = False
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         # Held by whoever uses the connection.
         self._turn = threading.Lock()
         self._alone = True
@@ -113,7 +53,7 @@ class GroupCommit:
 
     def run(self, work: Work) -> None:
         """Return when the work is durable; raises what the work refused with, or `StorageError`."""
-        job = _Job(work, self._timeout_s)
+        job = Job(work, self._timeout_s)
         if self._alone and self._queue.empty() and self._turn.acquire(blocking=False):
             # PERF: with nobody to share a commit with, waking the writer would cost 20 us and share nothing.
             try:
@@ -131,7 +71,7 @@ class GroupCommit:
 
     def submit(self, work: Work, done: Done) -> Pending:
         """Do the work in the writer's thread, which then calls `done` with what it raised, or None."""
-        job = _Queued(work, self._timeout_s, done)
+        job = Queued(work, self._timeout_s, done)
         self._enqueue(job)
         return job
 
@@ -139,14 +79,14 @@ class GroupCommit:
         if self._closed:
             raise StorageError("the store is closed")
 
-    def _enqueue(self, job: _Job) -> None:
+    def _enqueue(self, job: Job) -> None:
         with self._gate:
             self._check_open()
             self._queue.put(job)
 
     def _wake(self) -> None:
         """Have the writer look after the store."""
-        nothing = _Job(_nothing, self._timeout_s)
+        nothing = Job(_nothing, self._timeout_s)
         nothing.abandoned = True
         with suppress(StorageError):
             self._enqueue(nothing)
@@ -185,9 +125,9 @@ class GroupCommit:
                     if self._due():
                         self._upkeep()
 
-    def _waiting(self, job: _Job | None) -> tuple[list[_Job], bool]:
+    def _waiting(self, job: Job | None) -> tuple[list[Job], bool]:
         """Return the jobs that wait, beginning with `job`, and whether more may come."""
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         while job is not None:
             if not job.abandoned:
                 jobs.append(job)
@@ -207,7 +147,7 @@ class GroupCommit:
         while self._queue.qsize() + 1 < wanted and time.perf_counter() < until:
             time.sleep(_PAUSE_S)
 
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[Job]) -> None:
         connection = self._connection
         try:
             if connection.in_transaction:

@@ -20,8 +20,10 @@ from cra.storage.base import (
     Claim,
     CounterRecord,
     Document,
+    Done,
     Head,
     IdempotencyRecord,
+    Pending,
     ResolutionRecord,
     SessionDump,
     SessionRecord,
@@ -42,7 +44,6 @@ class PostgresStorage:
 
     name = "postgres"
     blocking = True
-    append_soon = None
 
     def __init__(
         self,
@@ -98,6 +99,11 @@ class PostgresStorage:
             if self._claims >= _CLAIMS_BETWEEN_SWEEPS:
                 self._claims = 0
                 self._sweep(change.claims_at_us)
+
+    def append_soon(
+        self, session_id: str, expected_head: str, batch: EventBatch, change: Change, done: Done
+    ) -> Pending:
+        return self._pool.write_soon(lambda _: self.append(session_id, expected_head, batch, change), done)
 
     def _sweep(self, now_us: int) -> None:
         """Drop some counters whose windows are over; they would count nothing."""

@@ -11,7 +11,7 @@ from cra._core.chain import EventBatch
 from cra.errors import ApprovalNotFound, ConfigInvalid, SessionNotFound, StorageCorrupt
 from cra.storage import _sqlite_append as work
 from cra.storage import _sqlite_move as move
-from cra.storage._group import Work
+from cra.storage._queue import Work
 from cra.storage._sqlite_pool import Pool
 from cra.storage.base import (
     DEFAULT_TENANT,

@@ -138,7 +138,7 @@ def test_who_waits_too_long_is_told_and_the_session_goes_on(tmp_path: Path) -> N
         session = await desk.runtime.create_session("agent-1", "help")
         before = await desk.runtime.resolve(session.id, "help")
         other = hold(store)
-        with pytest.raises(StorageError, match=r"no answer from the disk within 0\.1 s") as late:
+        with pytest.raises(StorageError, match=r"the store has not answered within 0\.1 s") as late:
             await desk.runtime.resolve(session.id, "help")
         assert late.value.hint
         other.execute("ROLLBACK")

@@ -27,6 +27,7 @@ from cra.testing.storage import StorageContract
 from cra.testing.writer import SECOND, START_US, TEXT, Writer, budget, new_id, rate, resolution, taking, together
 from tests.storage import process
 from tests.storage.killing import ProcessContract
+from tests.storage.queued import Queued
 
 if os.environ.get(postgres.WITHOUT):
     pytest.skip(f"{postgres.WITHOUT} says that nothing of PostgreSQL is tested", allow_module_level=True)
@@ -59,6 +60,13 @@ class TestPostgresStorage(StorageContract):
     def open(self, directory: Path) -> Storage:
         self.url = self.url or postgres.server().database()
         return PostgresStorage(self.url)
+
+
+class TestQueuedPostgresStorage(TestPostgresStorage):
+    threads = 4
+
+    def open(self, directory: Path) -> Storage:
+        return Queued(super().open(directory))
 
 
 class TestPostgresProcesses(ProcessContract):
@@ -592,3 +600,23 @@ def test_sessions_move_between_sqlite_and_postgres_byte_for_byte(store: Postgres
         assert place.events(writer.session_id) == bytes(writer.acknowledged)
         assert place.load(writer.session_id) == store.load(writer.session_id)
     sqlite.close()
+
+
+def test_what_is_queued_is_done_before_the_store_closes(url: str) -> None:
+    store = PostgresStorage(url, pool=2)
+    writers = [Writer(store) for _ in range(20)]
+    told: list[BaseException | None] = []
+    for writer in writers:
+        batch = writer.batch()
+        store.append_soon(writer.session_id, writer.chain.head, batch, NO_CHANGE, told.append)
+        writer.chain.advance(batch)
+        writer.acknowledged += batch.data
+    store.close()
+    assert told == [None] * 20
+    with pytest.raises(StorageError, match="closed"):
+        store.append_soon(writers[0].session_id, writers[0].chain.head, writers[0].batch(), NO_CHANGE, told.append)
+    again = PostgresStorage(url)
+    for writer in writers:
+        writer.store = again
+        writer.check()
+    again.close()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import apsw
 import pytest
@@ -26,38 +25,12 @@ from cra.testing.storage import StorageContract
 from cra.testing.writer import SECOND, START_US, Writer, budget, rate, resolution, taking, together
 from tests.storage import process
 from tests.storage.killing import ProcessContract
+from tests.storage.queued import Queued
 
 
 class TestSQLiteStorage(StorageContract):
     def open(self, directory: Path) -> Storage:
         return SQLiteStorage(directory / "cra.db", durability="batched")
-
-
-class Queued:
-    """A store whose appends are queued for its writer."""
-
-    def __init__(self, inner: SQLiteStorage) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def of_tenant(self, tenant: str) -> Storage:
-        return Queued(self._inner.of_tenant(tenant))
-
-    def append(self, *arguments: Any) -> None:
-        over, errors = Event(), list[BaseException | None]()
-
-        def done(error: BaseException | None) -> None:
-            errors.append(error)
-            over.set()
-
-        pending = self._inner.append_soon(*arguments, done)
-        assert over.wait(pending.timeout_seconds)
-        pending.give_up()
-        assert len(errors) == 1
-        if errors[0] is not None:
-            raise errors[0]
 
 
 class TestQueuedSQLiteStorage(StorageContract):
