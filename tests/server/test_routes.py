@@ -249,7 +249,8 @@ def test_sessions_are_listed_in_pages(client: httpx.Client) -> None:
     assert len(found) == len(set(found)) == 5
 
 
-def test_the_service_says_how_it_is_and_what_it_can(client: httpx.Client) -> None:
+def test_the_service_says_how_it_is_and_what_it_can(client: httpx.Client, session: dict[str, Any]) -> None:
+    client.post(f"/v1/sessions/{session['session_id']}/resolve", json={"goal": "g"})
     ready = client.get("/v1/health/ready").json()
     assert (ready["storage"], ready["durability"]) == ("memory", "none")
     assert client.get("/openapi.json").content == bundle()
