@@ -171,11 +171,14 @@ class Lane:
                 landed = await self._land(live, batch, change)
             except AtlasNotFound as missing:
                 landed = Landed(stale=missing)
+            except WouldWait:
+                # The atlases have changed just now, and have counters.
+                landed = Landed()
             finally:
                 live.lock.release()
             if landed.cancelled is not None:
                 raise landed.cancelled
-            if landed.stale is None:
+            if landed.done:
                 return decided
             stale = landed.stale
         return await self.off(kernel.resolve, session_id, ask, stale)

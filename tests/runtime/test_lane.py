@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 import pytest
 
-from cra.errors import CRAError, SessionEnded, StorageError
+from cra.errors import CRAError, LimitExceeded, SessionEnded, StorageError
 from cra.runtime.lane import WouldWait
 from cra.storage.sqlite import SQLiteStorage
 from cra.testing.faults import FaultyStorage
@@ -100,6 +100,23 @@ def test_the_loop_itself_never_waits_for_the_store(tmp_path: Path) -> None:
         with pytest.raises(WouldWait):
             desk.runtime._kernel.storage.load(session.id)
         assert await asyncio.to_thread(desk.runtime._kernel.storage.load, session.id)
+        await desk.runtime.close()
+
+    run(scenario)
+
+
+def test_atlases_that_get_counters_just_now_are_decided_by_in_a_thread(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = Desk(SQLiteStorage(tmp_path / "cra.db"), asynchronous=True)
+        session = await desk.runtime.create_session("agent-1", "help")
+        # As it is seen before they change.
+        desk.runtime._lane._takes = lambda: True
+        await desk.runtime.resolve(session.id, "help")
+        for _ in range(3):
+            assert await desk.runtime.execute(session.id, "ticket.close", {}) == {"ok": True}
+        with pytest.raises(LimitExceeded):
+            await desk.runtime.execute(session.id, "ticket.close", {})
+        dense(desk.store, [session.id])
         await desk.runtime.close()
 
     run(scenario)
