@@ -173,6 +173,6 @@ def _endured(generator: Generator, subject: Subject, plan: Plan) -> Section:
     note = (
         f"Whole lives of sessions (start, 8 resolves, end), {seen.requests:,} requests in {seen.seconds:.0f} s. Memory "
         "is what the process has beside files; its growth for 100,000 requests is the line that fits best behind the "
-        "first third."
+        "first half."
     )
     return Section("http-endurance", "HTTP, memory under load", [row], "", note, ENDURED)
