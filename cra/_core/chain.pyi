@@ -61,9 +61,7 @@ class Room:
 class Ledger:
     requests: set[str] | None
     resolutions: dict[str, Any] | None
-    def __init__(
-        self, room: Room, sequence: int = 0, head: str = ..., last_us: int = 0, actions: int = 0
-    ) -> None: ...
+    def __init__(self, room: Room, sequence: int = 0, head: str = ..., last_us: int = 0, actions: int = 0) -> None: ...
     @property
     def room(self) -> Room: ...
     @property
