@@ -38,6 +38,9 @@ REFUSED = {
     "createKey": (400, "roles and scopes have to exist"),
     "setRole": (400, "permissions have to exist, and the name has not to be that of a built-in role"),
     "createTenant": (400, "some names are the service's own"),
+    "resolve": (400, "the requester has to be that of the session"),
+    "execute": (400, "the requester has to be that of the session"),
+    "validate": (400, "the requester has to be that of the session"),
     "executeInSession": (400, "parameters have to be what the action takes"),
     "simulate": (400, "parameters have to be what the action takes"),
 }
@@ -141,7 +144,7 @@ class Place:
         lines += [
             "[[operations]]",
             'include-operation-id = "getApproval"',
-            'parameters = { "query.wait_seconds" = { dictionary = "waits" } }',
+            'parameters = { "query.wait_seconds" = { dictionary = "waits", probability = 1.0 } }',
             "[[operations]]",
             'include-operation-id = "followTrace"',
             'parameters = { "path.session_id" = { dictionary = "ended" } }',
