@@ -121,7 +121,7 @@ class Place:
         lines = [
             "continue-on-failure = true",
             "warnings = false",
-            "request-timeout = 60",
+            "request-timeout = 75",
             "" if seed is None else f"seed = {seed}",
             f"hooks = {json.dumps(str(self.folder / 'hooks.py'))}",
             f"base-url = {json.dumps(self.url)}",
@@ -144,7 +144,8 @@ class Place:
         lines += [
             "[[operations]]",
             'include-operation-id = "getApproval"',
-            'parameters = { "query.wait_seconds" = { dictionary = "waits", probability = 1.0 } }',
+            'parameters = { "query.wait_seconds" = { dictionary = "waits" } }',
+            "checks = { max_response_time = 70.0 }",
             "[[operations]]",
             'include-operation-id = "followTrace"',
             'parameters = { "path.session_id" = { dictionary = "ended" } }',
