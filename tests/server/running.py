@@ -84,3 +84,17 @@ def running(settings: ServiceSettings | None = None, **options: Any) -> Iterator
         yield service
     finally:
         service.stop()
+
+
+def read(line: socket.socket) -> bytes:
+    """Return the whole answer that comes next on a connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = line.recv(65536)
+        assert piece, f"the service has closed the connection after {data!r}"
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while len(body) < size:
+        body += line.recv(65536)
+    return head + b"\r\n\r\n" + body

@@ -33,7 +33,7 @@ from cra.testing.clock import FixedClock, SeededIds
 from cra.testing.faults import FaultyStorage
 from tests.server.desk import desk, request
 from tests.server.identities import make_key
-from tests.server.running import Running, running
+from tests.server.running import Running, read, running
 
 # The date, and ids of requests that say none.
 _OWN = re.compile(rb"\r\ndate: [^\r]*|[0-9a-f]{12}-[0-9a-f]+\b(?!-)")
@@ -64,19 +64,6 @@ class Way:
             for piece in pieces:
                 line.sendall(piece)
             return _OWN.sub(b"", read(line))
-
-
-def read(line: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = line.recv(65536)
-        assert piece, data
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    while len(body) < size:
-        body += line.recv(65536)
-    return head + b"\r\n\r\n" + body
 
 
 @contextmanager

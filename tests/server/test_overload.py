@@ -6,7 +6,7 @@ import selectors
 import socket
 
 from cra.server.settings import ServiceSettings
-from tests.server.running import running
+from tests.server.running import read, running
 
 _REQUEST = b"GET /v1/atlases HTTP/1.1\r\nhost: localhost\r\n\r\n"
 _CALLERS = 40
@@ -26,7 +26,7 @@ def test_refusing_some_callers_does_not_make_the_service_refuse_all() -> None:
                 for key, _ in waiting.select(30):
                     caller = key.fileobj
                     assert isinstance(caller, socket.socket)
-                    answer = _read(caller)
+                    answer = read(caller)
                     statuses[answer[9:12]] += 1
                     caller.sendall(_REQUEST)
                 assert statuses[b"503"] < 10_000, statuses
@@ -43,10 +43,10 @@ def test_a_refusal_is_a_whole_problem_with_an_id_of_its_own_and_the_time_to_wait
         for _ in range(2):
             with socket.create_connection((service.host, service.port), timeout=30) as caller:
                 caller.sendall(_REQUEST)
-                answers.append(_read(caller))
+                answers.append(read(caller))
         with socket.create_connection((service.host, service.port), timeout=30) as caller:
             caller.sendall(_REQUEST.replace(b"GET /v1/atlases", b"GET /v1/health/live"))
-            assert _read(caller)[9:12] == b"200"
+            assert read(caller)[9:12] == b"200"
         service.app.service.calls = 0
     for answer in answers:
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -57,16 +57,3 @@ def test_a_refusal_is_a_whole_problem_with_an_id_of_its_own_and_the_time_to_wait
         request_id = head.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]
         assert request_id and b'"instance":"%b"' % request_id in body
     assert answers[0] != answers[1]
-
-
-def _read(caller: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = caller.recv(65536)
-        assert piece, "the service has closed the connection"
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    while len(body) < size:
-        body += caller.recv(65536)
-    return head + b"\r\n\r\n" + body
