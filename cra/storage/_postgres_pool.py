@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from cra.errors import StorageError
 from cra.storage import _postgres_server as server
 from cra.storage._postgres_migrate import migrate
 from cra.storage._postgres_wire import Lost, Refused, Row, Statement, Value, alive, run
-from cra.storage._queue import Work, Writers
+from cra.storage._queue import Queued, Work
 from cra.storage.base import Done, Pending
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Pool:
         self._pool = self._open(size)
         # PERF: as many as there are connections. Over HTTP a resolve costs 270 us of processor instead of 370, because
         # no caller needs a thread of its own to wait in.
-        self._writers = Writers(size, 2 * (timeout_s + lock_s))
+        self._writers = ThreadPoolExecutor(size, thread_name_prefix="cra-storage-writer")
+        self._write_s = 2 * (timeout_s + lock_s)
 
     def _open(self, size: int) -> ConnectionPool[Any]:
         try:
@@ -111,7 +113,12 @@ class Pool:
     def write_soon(self, work: Work, done: Done) -> Pending:
         """Do work that writes in another thread, which then calls `done` with what it raised, or None."""
         self._check_usable()
-        return self._writers.submit(work, done)
+        job = Queued(work, self._write_s, done)
+        try:
+            self._writers.submit(job.run)
+        except RuntimeError as error:
+            raise StorageError("the store is closed") from error
+        return job
 
     def _end(self, process: int) -> None:
         """Have the server end one of our processes, so that it does not write after its caller has read the head."""
@@ -245,7 +252,8 @@ class Pool:
     def close(self) -> None:
         """Close the connections; safe to call twice."""
         if os.getpid() == self._pid:
-            self._writers.close()
+            # What is queued is finished first.
+            self._writers.shutdown()
         closed, self._closed = self._closed, True
         if not closed and os.getpid() == self._pid:
             while self._hot:

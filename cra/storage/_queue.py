@@ -2,11 +2,10 @@
 
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
 from cra.errors import StorageError
-from cra.storage.base import Done, Pending
+from cra.storage.base import Done
 
 # What is done with a connection.
 Work = Callable[[Any], None]
@@ -56,6 +55,15 @@ class Queued(Job):
         self._tell = done
         self._done.release()
 
+    def run(self) -> None:
+        """Do the work, which takes a connection itself, unless it was given up; tell that it is over."""
+        if not self.abandoned:
+            try:
+                self.work(None)
+            except BaseException as error:
+                self.error = error
+        self.finish()
+
     def finish(self) -> None:
         """Tell that it is over, unless it was given up."""
         self._end(self.error)
@@ -69,53 +77,3 @@ class Queued(Job):
         # Never released again: who is second finds it taken.
         if self._done.acquire(blocking=False):
             self._tell(error)
-
-
-class Writers:
-    """Threads that do queued work, each with a connection that the work takes itself; started as there is need."""
-
-    def __init__(self, most: int, timeout_seconds: float) -> None:
-        self._most = most
-        self._timeout_seconds = timeout_seconds
-        self._queue: SimpleQueue[Queued | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        # How many threads there are, less what is queued or being done.
-        self._spare = 0
-        self._counting = threading.Lock()
-        self._closed = False
-
-    def submit(self, work: Work, done: Done) -> Pending:
-        """Do the work in a thread, which then calls `done` with what it raised, or None."""
-        job = Queued(work, self._timeout_seconds, done)
-        with self._counting:
-            if self._closed:
-                raise StorageError("the store is closed")
-            if self._spare < 1 and len(self._threads) < self._most:
-                self._threads.append(threading.Thread(target=self._serve, name="cra-storage-writer", daemon=True))
-                self._threads[-1].start()
-                self._spare += 1
-            self._spare -= 1
-            self._queue.put(job)
-        return job
-
-    def close(self) -> None:
-        """Finish what is queued and end the threads; safe to call twice."""
-        with self._counting:
-            threads, self._threads, self._closed = self._threads, [], True
-            for _ in threads:
-                self._queue.put(None)
-        for thread in threads:
-            thread.join()
-
-    def _serve(self) -> None:
-        while (job := self._queue.get()) is not None:
-            if not job.abandoned:
-                try:
-                    job.work(None)
-                except BaseException as error:
-                    job.error = error
-            job.finish()
-            # A thread that waits keeps no caller's data alive.
-            job = None
-            with self._counting:
-                self._spare += 1
