@@ -263,15 +263,11 @@ def _takes(execute: Execute, tenant: int, claims: tuple[Claim, ...], now_us: int
     return writes
 
 
-def sweep(after: int, now_us: int) -> Callable[[Connection], None]:
-    """Return the work that drops some counters whose windows are over; they would count nothing."""
-
-    def work(connection: Connection) -> None:
-        values = (after, SWEEP, now_us - SWEEP_MARGIN_US)
-        connection.execute(f"DELETE FROM calls WHERE counter IN (SELECT number FROM counters WHERE {_IDLE})", values)  # noqa: S608
-        connection.execute(f"DELETE FROM counters WHERE {_IDLE}", values)  # noqa: S608
-
-    return work
+def sweep(connection: Connection, after: int, now_us: int) -> None:
+    """Drop those of some counters behind `after` whose windows are over; they would count nothing."""
+    values = (after, SWEEP, now_us - SWEEP_MARGIN_US)
+    connection.execute(f"DELETE FROM calls WHERE counter IN (SELECT number FROM counters WHERE {_IDLE})", values)  # noqa: S608
+    connection.execute(f"DELETE FROM counters WHERE {_IDLE}", values)  # noqa: S608
 
 
 def probe(connection: Connection) -> None:

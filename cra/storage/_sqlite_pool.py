@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cra.errors import StorageError
+from cra.storage import _sqlite_append as work
 from cra.storage._group import GroupCommit
 from cra.storage._sqlite_file import close_quietly, open_reader, open_writer, storage_error
 from cra.storage._sqlite_log import Upkeep
@@ -115,6 +116,13 @@ class Pool:
             self.write(partial(_add_tenant, name))
             number = self.tenant(name)
         return number
+
+    def sweep(self, now_us: int, connection: Connection) -> None:
+        """Drop some counters whose windows are over, those behind the ones looked at last; a job for the writer."""
+        highest: Any = connection.execute("SELECT max(number) FROM counters").get or 0
+        after = self.swept if self.swept < highest else 0
+        self.swept = after + work.SWEEP
+        work.sweep(connection, after, now_us)
 
     def close(self) -> None:
         """Finish what waits and close every connection; safe to call twice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -119,12 +120,8 @@ class SQLiteStorage:
         return self._pool.claims >= _CLAIMS_BETWEEN_SWEEPS
 
     def _sweep(self, change: Change) -> Work:
-        pool = self._pool
-        pool.claims = 0
-        highest = self._read("SELECT max(number) FROM counters")[0][0] or 0
-        after = pool.swept if pool.swept < highest else 0
-        pool.swept = after + work.SWEEP
-        return work.sweep(after, change.claims_at_us)
+        self._pool.claims = 0
+        return partial(self._pool.sweep, change.claims_at_us)
 
     def load(self, session_id: str) -> tuple[SessionRecord, Head]:
         rows = self._read(f"{_SESSION} WHERE s.tenant = ? AND s.session_id = ?", (self._tenant, session_id))
