@@ -6,6 +6,7 @@ Environment:
 """
 
 import copy
+import lzma
 import os
 import shutil
 import sys
@@ -101,7 +102,8 @@ class BuildPy(build_py):
         for name, (folder, parts) in ARCHIVES.items():
             if not folder.is_dir():
                 continue
-            with tarfile.open(data / f"{name}.tar.xz", "w:xz", format=tarfile.USTAR_FORMAT) as archive:
+            smallest = 9 | lzma.PRESET_EXTREME
+            with tarfile.open(data / f"{name}.tar.xz", "w:xz", preset=smallest, format=tarfile.USTAR_FORMAT) as archive:
                 for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
                     member = tarfile.TarInfo(path.relative_to(folder).as_posix())
                     if path.is_file() and "__pycache__" not in path.parts:
