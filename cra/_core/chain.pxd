@@ -1,7 +1,7 @@
 """The chain and its batches, for modules that write events straight into the buffer."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cra._core.canonical cimport Buffer
 
@@ -17,26 +17,26 @@ cdef class Chain:
 
 @cython.final
 cdef class EventBatch:
-    cdef Buffer buf  # the finished lines, then the event being written
+    cdef Buffer buf  # the finished events as a ledger keeps them, then the event being written
     cdef Buffer preimage  # what every preimage begins with, then the rest of the one being hashed
+    cdef str session_id
+    cdef str trace_id
     cdef bytes lines
     cdef readonly int64_t now_us
     cdef readonly int64_t first_sequence
     cdef readonly int64_t count
-    cdef Py_ssize_t finished  # where the finished lines end in `buf`
+    cdef Py_ssize_t finished  # where the finished events end in `buf`
     cdef Py_ssize_t payload  # where the payload of the event being written begins; 0 when there is none
     cdef Py_ssize_t preimage_head_size
-    cdef Py_ssize_t line_head_size
-    cdef uint64_t id_time
-    cdef uint64_t id_high
+    cdef uint64_t id_high  # of the first id, which is the span's
     cdef uint64_t id_low
-    cdef uint64_t event_high
-    cdef uint64_t event_low
+    cdef uint32_t ids  # how many there have been
+    cdef uint32_t event_id  # the number of the id of the event being written
+    cdef uint8_t parent_size
+    cdef char parent_text[36]
     cdef char time_text[27]  # the timestamp of the batch
-    cdef char span_text[36]
     cdef char first_text[64]
     cdef char head_text[64]
-    cdef char line_head[320]
 
     cdef int start(self, Chain chain, int64_t now_us, const unsigned char *entropy, str parent) except -1
 
@@ -48,6 +48,9 @@ cdef class EventBatch:
     cdef int begin_event(self, const char *event_type, Py_ssize_t n) except -1
     cdef int end_event(self) except -1
     cdef void abandon_event(self) noexcept
+
+    # Return the finished events as a ledger keeps them.
+    cdef bytes packed(self)
 
 
 cdef class Room:
@@ -73,7 +76,3 @@ cdef class Ledger:
     cdef bint goes_on(self, str expected_head, EventBatch batch) except -1
     cdef int keep(
         self, EventBatch batch, int64_t actions, str request_id, str resolution_id, object resolution) except -1
-
-
-# Write `us` microseconds since 1970, up to the year 9999, as 27 characters at `out`.
-cdef void timestamp_into(int64_t us, char *out) noexcept nogil

@@ -4,12 +4,12 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Size
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from cra._core.canonical cimport Buffer, copy, copy_text, reserve, write_value
 from cra._core.grammar cimport digest_text, event_type_text, uuid_text
-from cra._core.number cimport digits_into
+from cra._core.number cimport digits_into, id_into, timestamp_into
 from cra._core.sha256 cimport hex_into, sha256_into
 
 from cra._core.verifier import Verdict, Verifier, verify  # no-cython-lint: the reader is found beside the writer
@@ -21,7 +21,26 @@ cdef extern from "Python.h":
 cdef enum:
     ID_OFFSET = 35  # of the event's own id in a line
     PREIMAGE_ID_OFFSET = 3
-    TAIL_SIZE = 171
+    LINE_SIZE = 640  # more than a line has besides its type and its payload
+    PACKED = 0  # no line begins with it
+
+# A batch as a ledger keeps it: this, the parent span's id if there is one, then its events, each with its type and its
+# payload behind it. PERF: a third of the lines, which follow from it and from whose session it is; what is not written
+# need not be fetched from the system either, and that takes as long as hashing it.
+cdef struct BatchHead:
+    uint8_t mark
+    uint8_t parent_size
+    uint16_t id_high
+    uint32_t count
+    int64_t now_us
+    uint64_t id_low
+    char first_text[64]
+
+cdef struct EventHead:
+    int64_t payload_size
+    uint32_t id
+    uint32_t type_size
+    uint8_t digest[32]
 
 cdef int64_t TIME_MAX = 253402300799999999LL  # 9999-12-31T23:59:59.999999Z
 cdef str ZEROS = "0" * 64
@@ -36,43 +55,75 @@ cdef enum:
 KEPT, MISPLACED, KNOWN, FULL = _KEPT, _MISPLACED, _KNOWN, _FULL
 
 
-cdef void _two_digits(int value, char *out) noexcept nogil:
-    out[0] = <char> (c"0" + value // 10)
-    out[1] = <char> (c"0" + value % 10)
-
-
-cdef void timestamp_into(int64_t us, char *out) noexcept nogil:
-    """Write `YYYY-MM-DDTHH:MM:SS.ffffffZ`; the calendar is counted in 400-year eras that begin on 1 March."""
-    cdef int64_t days = us // 86400000000LL
-    cdef int64_t rest = us - days * 86400000000LL
-    cdef int seconds = <int> (rest // 1000000)
-    cdef int fraction = <int> (rest - <int64_t> seconds * 1000000)
-    cdef int day = <int> days + 719468
-    cdef int era = day // 146097
-    cdef int of_era = day - era * 146097
-    cdef int year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
-    cdef int of_year = of_era - (365 * year + year // 4 - year // 100)
-    cdef int month = (5 * of_year + 2) // 153
-    cdef int of_month = of_year - (153 * month + 2) // 5 + 1
-    year += 400 * era + (month >= 10)
-    month = month + 3 if month < 10 else month - 9
-    _two_digits(year // 100, out)
-    _two_digits(year % 100, out + 2)
-    out[4] = c"-"
-    _two_digits(month, out + 5)
-    out[7] = c"-"
-    _two_digits(of_month, out + 8)
-    out[10] = c"T"
-    _two_digits(seconds // 3600, out + 11)
-    out[13] = c":"
-    _two_digits(seconds // 60 % 60, out + 14)
-    out[16] = c":"
-    _two_digits(seconds % 60, out + 17)
-    out[19] = c"."
-    _two_digits(fraction // 10000, out + 20)
-    _two_digits(fraction // 100 % 100, out + 22)
-    _two_digits(fraction % 100, out + 24)
-    out[26] = c"Z"
+def lines_of(bytes kept not None, int64_t first_sequence, str session_id not None, str trace_id not None) -> bytes:
+    """Return the lines of what a ledger of that session keeps from sequence `first_sequence`; lines are as they are."""
+    cdef BatchHead head
+    cdef EventHead event
+    cdef Buffer out
+    cdef char line_head[320]
+    cdef char time_text[27]
+    cdef char hash_text[64]
+    cdef const char *p = PyBytes_AS_STRING(kept)
+    cdef const char *end = p + PyBytes_GET_SIZE(kept)
+    cdef char *line
+    cdef Py_ssize_t line_head_size
+    if p == end or p[0] != PACKED:
+        return kept
+    if end - p < <Py_ssize_t> sizeof(BatchHead):
+        raise ValueError("not what a ledger keeps")
+    memcpy(&head, p, sizeof(BatchHead))
+    p += sizeof(BatchHead)
+    if head.parent_size not in (0, 36) or head.parent_size > end - p:
+        raise ValueError("not what a ledger keeps")
+    line = copy(line_head, b'{"trace_version":"1.0","event_id":"', ID_OFFSET) + 36
+    line = copy_text(line, b'","trace_id":"')
+    line = copy(line, uuid_text(trace_id, "trace_id"), 36)
+    line = copy_text(line, b'","span_id":"')
+    id_into(head.now_us, head.id_high, head.id_low, 0, line)
+    line += 36
+    if head.parent_size == 0:
+        line = copy_text(line, b'","parent_span_id":null,"session_id":"')
+    else:
+        line = copy_text(line, b'","parent_span_id":"')
+        line = copy(line, p, 36)
+        line = copy_text(line, b'","session_id":"')
+        p += 36
+    line = copy(line, uuid_text(session_id, "session_id"), 36)
+    line = copy_text(line, b'","sequence":')
+    line_head_size = line - line_head
+    timestamp_into(head.now_us, time_text)
+    memcpy(hash_text, head.first_text, 64)
+    out = Buffer()
+    for _ in range(head.count):
+        if end - p < <Py_ssize_t> sizeof(EventHead):
+            raise ValueError("not what a ledger keeps")
+        memcpy(&event, p, sizeof(EventHead))
+        p += sizeof(EventHead)
+        if event.payload_size < 0 or event.payload_size > end - p - <int64_t> event.type_size:
+            raise ValueError("not what a ledger keeps")
+        reserve(out, LINE_SIZE + event.type_size + event.payload_size)
+        line = out.data + out.size
+        id_into(head.now_us, head.id_high, head.id_low, event.id, line_head + ID_OFFSET)
+        line = copy(line, line_head, line_head_size)
+        line += digits_into(first_sequence, line)
+        line = copy_text(line, b',"timestamp":"')
+        line = copy(line, time_text, 27)
+        line = copy_text(line, b'","event_type":"')
+        line = copy(line, p, event.type_size)
+        line = copy_text(line, b'","payload":')
+        line = copy(line, p + event.type_size, event.payload_size)
+        line = copy_text(line, b',"event_hash":"')
+        hex_into(event.digest, 32, line)
+        line = copy_text(line + 64, b'","previous_event_hash":"')
+        line = copy(line, hash_text, 64)
+        memcpy(hash_text, line - 153, 64)
+        line = copy_text(line, b'"}\n')
+        out.size = line - out.data
+        p += event.type_size + event.payload_size
+        first_sequence += 1
+    if p != end:
+        raise ValueError("not what a ledger keeps")
+    return PyBytes_FromStringAndSize(out.data, out.size)
 
 
 @cython.final
@@ -124,9 +175,7 @@ cdef class Chain:
 
     def advance(self, EventBatch batch not None) -> None:
         """Move to the end of `batch`, once the store has accepted it; raise `ValueError` if it does not begin here."""
-        cdef Py_ssize_t n = 0
-        cdef const char *session = PyUnicode_AsUTF8AndSize(self.session_id, &n)
-        if memcmp(batch.line_head + batch.line_head_size - 49, session, n) != 0:  # `36 characters","sequence":`
+        if batch.session_id is not self.session_id and batch.session_id != self.session_id:
             raise ValueError("batch is of another session")
         if batch.first_sequence != self.sequence or memcmp(batch.first_text, self.head_text, 64) != 0:
             raise ValueError(
@@ -167,115 +216,67 @@ cdef class EventBatch:
         # INVARIANT: the topmost of the 74 bits starts as 0, so that no batch can count past the end.
         self.id_high = (high << 2 | low >> 62) & 0x7FF
         self.id_low = low & 0x3FFFFFFFFFFFFFFFULL
-        self.id_time = <uint64_t> (now_us // 1000)
         self.now_us = now_us
         self.first_sequence = chain.sequence
+        self.session_id = chain.session_id
+        self.trace_id = chain.trace_id
         timestamp_into(now_us, self.time_text)
         memcpy(self.first_text, chain.head_text, 64)
         memcpy(self.head_text, chain.head_text, 64)
-        self.write_id(self.span_text)
 
         cdef Py_ssize_t n
         cdef const char *session = PyUnicode_AsUTF8AndSize(chain.session_id, &n)
         cdef const char *trace = PyUnicode_AsUTF8AndSize(chain.trace_id, &n)
-        cdef const char *parent_text = NULL
+        cdef char *out = copy(self.preimage.data, b"1.0", PREIMAGE_ID_OFFSET) + 36
+        out = copy(out, trace, 36)
+        self.write_id(out)
+        out += 36
         if parent is not None:
-            parent_text = uuid_text(parent, "parent_span_id")
-        cdef char *out = self.line_head
-        out = copy(out, b'{"trace_version":"1.0","event_id":"', ID_OFFSET) + 36
-        out = copy_text(out, b'","trace_id":"')
-        out = copy(out, trace, 36)
-        out = copy_text(out, b'","span_id":"')
-        out = copy(out, self.span_text, 36)
-        if parent_text == NULL:
-            out = copy_text(out, b'","parent_span_id":null,"session_id":"')
-        else:
-            out = copy_text(out, b'","parent_span_id":"')
-            out = copy(out, parent_text, 36)
-            out = copy_text(out, b'","session_id":"')
-        out = copy(out, session, 36)
-        out = copy_text(out, b'","sequence":')
-        self.line_head_size = out - self.line_head
-
-        out = self.preimage.data
-        out = copy(out, b"1.0", PREIMAGE_ID_OFFSET) + 36
-        out = copy(out, trace, 36)
-        out = copy(out, self.span_text, 36)
-        if parent_text != NULL:
-            out = copy(out, parent_text, 36)
+            memcpy(self.parent_text, uuid_text(parent, "parent_span_id"), 36)
+            self.parent_size = 36
+            out = copy(out, self.parent_text, 36)
         out = copy(out, session, 36)
         self.preimage_head_size = out - self.preimage.data
         return 0
 
     cdef void write_id(self, char *out) noexcept:
-        """Write the next UUIDv7: its 74 free bits are one more than those of the id before (RFC 9562, method 2)."""
-        cdef uint8_t raw[16]
-        cdef char text[32]
-        cdef uint64_t first = self.id_time << 16 | 0x7000 | self.id_high
-        cdef uint64_t second = 0x8000000000000000ULL | self.id_low
-        cdef int i
-        for i in range(8):
-            raw[i] = <uint8_t> (first >> (56 - 8 * i))
-            raw[8 + i] = <uint8_t> (second >> (56 - 8 * i))
-        hex_into(raw, 16, text)
-        memcpy(out, text, 8)
-        memcpy(out + 9, text + 8, 4)
-        memcpy(out + 14, text + 12, 4)
-        memcpy(out + 19, text + 16, 4)
-        memcpy(out + 24, text + 20, 12)
-        out[8] = out[13] = out[18] = out[23] = c"-"
-        self.id_low = (self.id_low + 1) & 0x3FFFFFFFFFFFFFFFULL
-        self.id_high += self.id_low == 0
+        id_into(self.now_us, self.id_high, self.id_low, self.ids, out)
+        self.ids += 1
 
     cdef int begin_event(self, const char *event_type, Py_ssize_t n) except -1:
         cdef char *out
-        cdef char *line
         if self.payload:
             self.abandon_event()
-        reserve(self.buf, self.line_head_size + n + 128)
-        self.event_high = self.id_high
-        self.event_low = self.id_low
-        line = self.buf.data + self.buf.size
-        out = copy(line, self.line_head, self.line_head_size)
-        self.write_id(line + ID_OFFSET)
-        out += digits_into(self.first_sequence + self.count, out)
-        out = copy_text(out, b',"timestamp":"')
-        out = copy(out, self.time_text, 27)
-        out = copy_text(out, b'","event_type":"')
-        out = copy(out, event_type, n)
-        out = copy_text(out, b'","payload":')
-
-        # The preimage has the same texts; what is known before the payload goes in now, while the type is at hand.
+        reserve(self.buf, sizeof(EventHead) + n)
         self.preimage.size = self.preimage_head_size
         reserve(self.preimage, n + 64)
-        memcpy(self.preimage.data + PREIMAGE_ID_OFFSET, line + ID_OFFSET, 36)
-        line = self.preimage.data + self.preimage_head_size
-        line += digits_into(self.first_sequence + self.count, line)
-        line = copy(line, self.time_text, 27)
-        line = copy(line, event_type, n)
-        self.preimage.size = line - self.preimage.data
-
-        self.payload = self.buf.size = out - self.buf.data
+        self.event_id = self.ids
+        self.write_id(self.preimage.data + PREIMAGE_ID_OFFSET)
+        # What comes before the payload goes into the preimage now, while the type is at hand.
+        out = self.preimage.data + self.preimage_head_size
+        out += digits_into(self.first_sequence + self.count, out)
+        out = copy(out, self.time_text, 27)
+        out = copy(out, event_type, n)
+        self.preimage.size = out - self.preimage.data
+        self.buf.size += sizeof(EventHead)
+        memcpy(self.buf.data + self.buf.size, event_type, n)
+        self.payload = self.buf.size = self.buf.size + n
         return 0
 
     cdef int end_event(self) except -1:
-        cdef Py_ssize_t n = self.buf.size - self.payload
-        cdef uint8_t digest[32]
+        cdef EventHead event
         cdef char *out
-        reserve(self.preimage, n + 64)
-        reserve(self.buf, TAIL_SIZE)
+        event.id = self.event_id
+        event.type_size = <uint32_t> (self.payload - self.finished - sizeof(EventHead))
+        event.payload_size = self.buf.size - self.payload
+        reserve(self.preimage, event.payload_size + 64)
         out = self.preimage.data + self.preimage.size
-        out = copy(out, self.buf.data + self.payload, n)
+        out = copy(out, self.buf.data + self.payload, event.payload_size)
         out = copy(out, self.head_text, 64)
-        sha256_into(<const uint8_t *> self.preimage.data, out - self.preimage.data, digest)
-        out = self.buf.data + self.buf.size
-        out = copy_text(out, b',"event_hash":"')
-        hex_into(digest, 32, out)
-        out = copy_text(out + 64, b'","previous_event_hash":"')
-        out = copy(out, self.head_text, 64)
-        out = copy_text(out, b'"}\n')
-        memcpy(self.head_text, out - 156, 64)
-        self.finished = self.buf.size = out - self.buf.data
+        sha256_into(<const uint8_t *> self.preimage.data, out - self.preimage.data, event.digest)
+        hex_into(event.digest, 32, self.head_text)
+        memcpy(self.buf.data + self.finished, &event, sizeof(EventHead))
+        self.finished = self.buf.size
         self.payload = 0
         self.count += 1
         self.lines = None
@@ -285,9 +286,24 @@ cdef class EventBatch:
         """Take the event being written back; its id is used again unless another was given out since."""
         self.buf.size = self.finished
         self.payload = 0
-        if self.id_low == ((self.event_low + 1) & 0x3FFFFFFFFFFFFFFFULL):
-            self.id_high = self.event_high
-            self.id_low = self.event_low
+        if self.ids == self.event_id + 1:
+            self.ids = self.event_id
+
+    cdef bytes packed(self):
+        cdef BatchHead head
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, sizeof(BatchHead) + self.parent_size + self.finished)
+        cdef char *out = PyBytes_AS_STRING(result)
+        head.mark = PACKED
+        head.parent_size = self.parent_size
+        head.now_us = self.now_us
+        head.id_high = <uint16_t> self.id_high
+        head.count = <uint32_t> self.count
+        head.id_low = self.id_low
+        memcpy(head.first_text, self.first_text, 64)
+        out = copy(out, <const char *> &head, sizeof(BatchHead))
+        out = copy(out, self.parent_text, self.parent_size)
+        memcpy(out, self.buf.data, self.finished)
+        return result
 
     def new_id(self) -> str:
         """Return the next UUIDv7 of this batch."""
@@ -315,7 +331,7 @@ cdef class EventBatch:
         cdef const char *data = PyBytes_AS_STRING(payload)
         if size < 2 or data[0] != c"{" or data[size - 1] != c"}":
             raise ValueError("payload is not the canonical JSON of an object")
-        reserve(self.buf, size + self.line_head_size + n + 128 + TAIL_SIZE)
+        reserve(self.buf, size + sizeof(EventHead) + n)
         reserve(self.preimage, size + self.preimage_head_size + n + 256)
         self.begin_event(type_text, n)
         memcpy(self.buf.data + self.buf.size, data, size)
@@ -326,7 +342,7 @@ cdef class EventBatch:
     def data(self) -> bytes:
         """The lines of all finished events, ready to store."""
         if self.lines is None:
-            self.lines = PyBytes_FromStringAndSize(self.buf.data, self.finished)
+            self.lines = lines_of(self.packed(), self.first_sequence, self.session_id, self.trace_id)
         return self.lines
 
     @property
@@ -337,7 +353,9 @@ cdef class EventBatch:
     @property
     def span_id(self) -> str:
         """The span that all events of this batch belong to."""
-        return PyUnicode_DecodeASCII(self.span_text, 36, NULL)
+        cdef char text[36]
+        id_into(self.now_us, self.id_high, self.id_low, 0, text)
+        return PyUnicode_DecodeASCII(text, 36, NULL)
 
     @property
     def previous_head(self) -> str:
@@ -370,7 +388,8 @@ cdef class Room:
 cdef class Ledger:
     """Keep the batches of one session in memory, and what has been asked and answered. One thread at a time.
 
-    `pieces` has for each batch the sequence of its first event, then its lines; `actions` counts what came with them.
+    `pieces` has for each batch the sequence of its first event, then what `lines_of` makes its lines of; `actions`
+    counts what came with them.
     `requests` and `resolutions` (the newest) are by their ids; None before the first.
     """
 
@@ -405,14 +424,14 @@ cdef class Ledger:
     ) except -1:
         # INVARIANT: what can fail, for want of memory, comes first and is undone; nobody sees a part of this.
         cdef Py_ssize_t n = len(self.pieces)
-        cdef bytes lines = batch.data
+        cdef bytes kept = batch.packed()
         if request_id is not None and self.requests is None:
             self.requests = set()
         if resolution_id is not None and self.resolutions is None:
             self.resolutions = {}
         try:
             self.pieces.append(self.sequence)
-            self.pieces.append(lines)
+            self.pieces.append(kept)
             if request_id is not None:
                 self.requests.add(request_id)
             if resolution_id is not None:

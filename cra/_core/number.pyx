@@ -1,8 +1,10 @@
-"""Numbers as canonical text."""
+"""Numbers, times and ids as canonical text."""
 
 from cpython.mem cimport PyMem_Free
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+
+from cra._core.sha256 cimport hex_into
 
 cdef extern from "Python.h":
     char *PyOS_double_to_string(double value, char code, int precision, int flags, int *kind) except NULL
@@ -141,3 +143,62 @@ cdef Py_ssize_t double_into(double value, char *out) except -1:
         out[1] = c"-" if exponent < 0 else c"+"
         out += 2 + digits_into(-exponent if exponent < 0 else exponent, out + 2)
     return out - start
+
+
+cdef void _two_digits(int value, char *out) noexcept nogil:
+    out[0] = <char> (c"0" + value // 10)
+    out[1] = <char> (c"0" + value % 10)
+
+
+cdef void timestamp_into(int64_t us, char *out) noexcept nogil:
+    # The calendar is counted in 400-year eras that begin on 1 March.
+    cdef int64_t days = us // 86400000000LL
+    cdef int64_t rest = us - days * 86400000000LL
+    cdef int seconds = <int> (rest // 1000000)
+    cdef int fraction = <int> (rest - <int64_t> seconds * 1000000)
+    cdef int day = <int> days + 719468
+    cdef int era = day // 146097
+    cdef int of_era = day - era * 146097
+    cdef int year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    cdef int of_year = of_era - (365 * year + year // 4 - year // 100)
+    cdef int month = (5 * of_year + 2) // 153
+    cdef int of_month = of_year - (153 * month + 2) // 5 + 1
+    year += 400 * era + (month >= 10)
+    month = month + 3 if month < 10 else month - 9
+    _two_digits(year // 100, out)
+    _two_digits(year % 100, out + 2)
+    out[4] = c"-"
+    _two_digits(month, out + 5)
+    out[7] = c"-"
+    _two_digits(of_month, out + 8)
+    out[10] = c"T"
+    _two_digits(seconds // 3600, out + 11)
+    out[13] = c":"
+    _two_digits(seconds // 60 % 60, out + 14)
+    out[16] = c":"
+    _two_digits(seconds % 60, out + 17)
+    out[19] = c"."
+    _two_digits(fraction // 10000, out + 20)
+    _two_digits(fraction // 100 % 100, out + 22)
+    _two_digits(fraction % 100, out + 24)
+    out[26] = c"Z"
+
+
+cdef void id_into(int64_t now_us, uint64_t high, uint64_t low, uint32_t number, char *out) noexcept nogil:
+    cdef uint8_t raw[16]
+    cdef char text[32]
+    cdef int i
+    low += number
+    high += low >> 62
+    high |= <uint64_t> (now_us // 1000) << 16 | 0x7000
+    low = low & 0x3FFFFFFFFFFFFFFFULL | 0x8000000000000000ULL
+    for i in range(8):
+        raw[i] = <uint8_t> (high >> (56 - 8 * i))
+        raw[8 + i] = <uint8_t> (low >> (56 - 8 * i))
+    hex_into(raw, 16, text)
+    memcpy(out, text, 8)
+    memcpy(out + 9, text + 8, 4)
+    memcpy(out + 14, text + 12, 4)
+    memcpy(out + 19, text + 16, 4)
+    memcpy(out + 24, text + 20, 12)
+    out[8] = out[13] = out[18] = out[23] = c"-"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from cra._core.chain import Ledger, Room
+from cra._core.chain import Ledger, Room, lines_of
 from cra.errors import DuplicateRequest, StorageFull
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage.base import Document, Head, IdempotencyRecord, ResolutionRecord, SessionRecord
@@ -51,20 +52,37 @@ class Log(Ledger):
     def resolution(self, resolution_id: str) -> ResolutionRecord | None:
         return None if self.resolutions is None else self.resolutions.get(resolution_id)
 
+    def lines(self, first: int, count: int | None) -> bytes:
+        """Return the lines of up to `count` events from sequence `first`."""
+        pieces: list[Any] = self.pieces
 
-def lines_of(pieces: list[Any], total: int, first: int, count: int | None) -> bytes:
-    """Return the lines of the events from sequence `first` of a log's pieces, which hold `total` events."""
-    last = total if count is None else min(total, first + count)
-    if first >= last:
-        return b""
-    firsts, lines = pieces[::2], pieces[1::2]
-    start = bisect_right(firsts, first) - 1
-    stop = bisect_right(firsts, last - 1)
-    data = b"".join(lines[start:stop])
-    skipped = first - firsts[start]
-    if not skipped and last == (firsts[stop] if stop < len(firsts) else total):
-        return data
-    return b"".join(data.splitlines(keepends=True)[skipped : skipped + last - first])
+        def first_of(batch: int) -> int:
+            begins: int = pieces[2 * batch]
+            return begins
+
+        with self.room:
+            last = self.sequence if count is None else min(self.sequence, first + count)
+            if first >= last:
+                return b""
+            batches = range(len(pieces) // 2)
+            start = bisect_right(batches, first, key=first_of) - 1
+            stop = bisect_right(batches, last - 1, key=first_of)
+            held = pieces[2 * start : 2 * stop]
+            end = first_of(stop) if stop < len(batches) else self.sequence
+        data = b"".join(self._written(held))
+        skipped = first - held[0]
+        if not skipped and last == end:
+            return data
+        return b"".join(data.splitlines(keepends=True)[skipped : skipped + last - first])
+
+    def whole(self) -> Iterator[bytes]:
+        """Return all lines in pieces, of one moment; to be called with the room held."""
+        return self._written(self.pieces[:])
+
+    def _written(self, pieces: list[Any]) -> Iterator[bytes]:
+        session_id, trace_id = self.record.session_id, self.record.trace_id
+        batches = zip(pieces[::2], pieces[1::2], strict=True)
+        return (lines_of(kept, first, session_id, trace_id) for first, kept in batches)
 
 
 class Order:

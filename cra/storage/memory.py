@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
 
 from cra._core.chain import FULL, MISPLACED, EventBatch, Room
 from cra.errors import (
@@ -20,7 +19,7 @@ from cra.errors import (
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage import _restored
 from cra.storage._counters import Counters
-from cra.storage._logs import Log, Order, Shared, Staged, State, ending_of, known, lines_of
+from cra.storage._logs import Log, Order, Shared, Staged, State, ending_of, known
 from cra.storage.base import (
     DEFAULT_TENANT,
     ApprovalRecord,
@@ -360,11 +359,7 @@ class MemoryStorage:
         return found
 
     def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
-        log = self._log(session_id)
-        with log.room:
-            pieces: list[Any] = list(log.pieces)
-            total = log.sequence
-        return lines_of(pieces, total, first, count)
+        return self._log(session_id).lines(first, count)
 
     def sessions(
         self, *, agent_id: str | None = None, status: str | None = None, after: str | None = None, limit: int = 100
@@ -428,11 +423,10 @@ class MemoryStorage:
         log = self._log(session_id)
         with log.room:
             state = log.state or State()
-            lines: list[Any] = log.pieces[1::2]
             approvals = [self._approvals.get(approval_id) for approval_id in state.approvals]
             return SessionDump(
                 record=log.session(),
-                events=lines,
+                events=log.whole(),
                 requests=tuple(sorted(log.requests or ())),
                 resolutions=tuple((log.resolutions or {}).values()),
                 idempotency=tuple(state.idempotency.values()),
