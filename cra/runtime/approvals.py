@@ -109,9 +109,7 @@ class Approvals:
             if record.status != "pending":
                 raise ApprovalConflict(f"approval `{approval_id}` is {record.status}, expected pending")
             # INVARIANT: who asked does not answer, neither the agent nor whoever made the call for it.
-            if any(
-                asker is not None and same_person(approver, asker) for asker in (record.agent_id, record.requested_by)
-            ):
+            if is_own(record, approver):
                 raise ApprovalConflict(
                     f"approver `{approver}` asked for approval `{approval_id}`",
                     hint="somebody else has to decide",
@@ -165,6 +163,13 @@ class Approvals:
                 return Change(approval=changed), changed
 
             return self._kernel.commit_until_done(live, build)
+
+
+def is_own(record: ApprovalRecord, approver: str | None) -> bool:
+    """Say whether an approval was asked for by this person."""
+    return approver is not None and any(
+        asker is not None and same_person(approver, asker) for asker in (record.agent_id, record.requested_by)
+    )
 
 
 def check_wait(seconds: float) -> float:

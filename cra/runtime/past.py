@@ -23,6 +23,7 @@ from cra.runtime.config import DEFAULT_CONTEXT_TOKENS, RuntimeConfig
 from cra.runtime.engine import MICRO, Ask, Rules
 from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import Kernel, Live
+from cra.runtime.payloads import check_payload
 from cra.storage.base import ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord, SessionRecord, Storage
 
 Payload = dict[str, Any]
@@ -101,7 +102,7 @@ _decoder = msgspec.json.Decoder(_Line)
 
 
 def read_session(trace: Trace | bytes) -> Session:
-    """Return a verified trace as steps; raises `InvalidTrace` naming the first bad event."""
+    """Return a verified trace as steps; raises `InvalidTrace` naming the first event that is bad or cannot be read."""
     if not isinstance(trace, Trace | bytes | bytearray | memoryview):
         raise InvalidTrace(f"trace is `{type(trace).__name__}`, expected a Trace or the bytes of one")
     data = trace.data if isinstance(trace, Trace) else bytes(trace)
@@ -133,6 +134,7 @@ def _steps(lines: list[_Line]) -> Iterator[Step]:
 
 def _recorded(index: int, line: _Line) -> Recorded:
     raw = bytes(line.payload)
+    check_payload(index, line.event_type, raw)
     return Recorded(index, line.event_type, engine.parse_canonical(raw), raw)
 
 

@@ -12,6 +12,7 @@ from cra.atlas.package import Atlas
 from cra.atlas.snapshot import Snapshot
 from cra.errors import AtlasNotFound
 from cra.protocol.trace import Trace
+from cra.runtime.approvals import is_own
 from cra.runtime.past import (
     COMPLETED,
     ERROR,
@@ -28,12 +29,15 @@ from cra.runtime.past import (
     decided_approval,
     read_session,
 )
+from cra.runtime.payloads import DECIDED
 from cra.runtime.sets import AtlasRef, Sets, ref_of, refs_of
 from cra.runtime.unknown import Blind, Cases, Doubt, cases_of, context_watchers, doubt_about
 from cra.runtime.whatif import WhatIf, what_if
 from cra.storage.base import Change
 
 Status = Literal["same", "different", "not_retained", "given"]
+
+_OUTCOMES = ("action.executed", "action.failed")
 
 
 class ReplayedEvent(Struct, frozen=True, kw_only=True):
@@ -154,6 +158,8 @@ class _Replay:
         self._found: list[ReplayedEvent] = []
         self._uses: list[SnapshotUse] = []
         self._actions = 0
+        self._requests: set[object] = set()
+        self._ended = False
 
     def run(self) -> ReplayResult:
         handlers: dict[str, Callable[[Step], None]] = {
@@ -162,14 +168,16 @@ class _Replay:
             RECEIVED: self._resolve,
             REQUESTED: self._call,
             ERROR: self._error,
-            "action.executed": self._outcome,
-            "action.failed": self._outcome,
+            **dict.fromkeys(_OUTCOMES, self._outcome),
             "approval.granted": self._approval,
             "approval.rejected": self._approval,
             "approval.expired": self._approval,
         }
         for step in self._session.steps:
-            handlers.get(step.first.event_type, self._given)(step)
+            event_type = step.first.event_type
+            # What the runtime would have refused without a record.
+            handler = self._undecided if self._is_refused(step) else handlers.get(event_type, self._given)
+            handler(step)
         foreign = self._started is None or any(not use.given for use in self._uses)
         return ReplayResult(
             session_id=self._session.session_id,
@@ -180,10 +188,27 @@ class _Replay:
             what_if=what_if(self._session, self._atlases, default_decision=self._default_decision) if foreign else None,
         )
 
+    def _is_refused(self, step: Step) -> bool:
+        """Tell whether nothing can be recorded here: a second start, a request that was made before, after the end."""
+        event_type, request_id = step.first.event_type, step.first.payload.get("request_id")
+        if event_type == "session.started":
+            return step is not self._session.steps[0]
+        if event_type in (RECEIVED, REQUESTED, ERROR):
+            known = request_id in self._requests
+            self._requests.add(request_id)
+            return self._ended or (known and request_id is not None)
+        return self._ended and event_type in DECIDED and event_type not in _OUTCOMES
+
     # What is taken as it was recorded
 
+    def _undecided(self, step: Step) -> None:
+        self._compare(step, [])
+
     def _given(self, step: Step) -> None:
-        self._found += [_event(event, "given") for event in step.events]
+        # A decision is no input: without the request that it answers nobody made it.
+        self._found += [
+            _judged(event, None) if event.event_type in DECIDED else _event(event, "given") for event in step.events
+        ]
 
     # What follows from the inputs
 
@@ -201,14 +226,21 @@ class _Replay:
             "action_count": self._actions,
         }
         self._compare(step, [(step.first.event_type, told)])
+        self._ended = True
 
     def _approval(self, step: Step) -> None:
         payload, state = step.first.payload, self._world.state
         record = state.found_approvals.get(step.need("approval_id"))
         event_type = step.first.event_type
-        open_ = ("pending", "granted") if event_type == "approval.expired" else ("pending",)
-        if record is None or record.status not in open_:
-            self._compare(step, [])
+        expired = event_type == "approval.expired"
+        open_ = ("pending", "granted") if expired else ("pending",)
+        if (
+            record is None
+            or record.status not in open_
+            or expired != (step.now_us >= record.expires_us)
+            or (not expired and is_own(record, payload.get("approver")))
+        ):
+            self._undecided(step)
             return
         kept: Payload = {name: payload[name] for name in ("approver", "reason") if name in payload}
         told: Payload = {
@@ -224,7 +256,7 @@ class _Replay:
         payload = step.first.payload
         permitted = self._world.outcome(step)
         if permitted is None:
-            self._compare(step, [])
+            self._undecided(step)
             return
         told: Payload = {
             **payload,
@@ -260,7 +292,7 @@ class _Replay:
                 step, ask, ttl_seconds=answer.get("ttl_seconds", 3600), resolution_id=answer.get("resolution_id")
             )
         except AtlasNotFound:
-            self._compare(step, [])
+            self._undecided(step)
             return
         # What the digest of the request covers beyond its fields here: the sender's clock, a parent, the context.
         taken: Payload = {name: received[name] for name in ("request_hash", "context_hash") if name in received}
