@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from cra.errors import ConfigInvalid, Unauthenticated
+from cra.errors import ConfigInvalid, Overloaded, RateLimited, Unauthenticated
 from cra.server.auth import fetch
 from cra.server.auth.authenticator import Authenticator
 from cra.server.auth.fetch import FetchFailed, fetch_json
-from cra.server.auth.jwks import read_keys
+from cra.server.auth.jwks import MAX_WAITING, read_keys
 from cra.server.auth.oidc import discover
 from tests.server.identities import (
     Clocks,
@@ -251,24 +252,70 @@ def test_an_answer_that_is_no_key_set_is_not_taken(server: KeyServer, name: str)
     with_keys(server, test)
 
 
-def test_a_server_that_drips_does_not_hold_us(server: KeyServer) -> None:
+# What a server can go on sending without an end, each piece long before any time-out of a socket.
+DRIPS: dict[str, tuple[bytes, bytes]] = {
+    "a body": (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+    "a header": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),
+    "one interim answer after the other": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "the size of a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    "what follows the last chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", DRIPS)
+def test_a_server_that_drips_does_not_hold_us(server: KeyServer, name: str) -> None:
     release = threading.Event()
+    head, piece = DRIPS[name]
 
     def drip(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
         try:
-            while not release.wait(0.02):
-                request.wfile.write(b" ")
+            request.wfile.write(head)
+            # It would end by itself in the end, so that a test of code that waits for it ends too.
+            for _ in range(500):
+                if release.wait(0.02):
+                    return
+                request.wfile.write(piece)
         except OSError:
             pass
 
     server.routes["/slow"] = drip
+    began = time.monotonic()
     try:
         with pytest.raises(FetchFailed, match="takes more than"):
             fetch_json(f"{server.url}/slow", timeout_s=0.2)
+        assert time.monotonic() - began < 5
     finally:
         release.set()
+
+
+def test_no_more_than_so_many_wait_for_an_issuer_that_is_slow(server: KeyServer) -> None:
+    arrived, release = threading.Event(), threading.Event()
+    server.gives("/jwks", public(ONE))
+    answer = server.routes["/jwks"]
+
+    def slow(request: BaseHTTPRequestHandler) -> None:
+        arrived.set()
+        release.wait(10)
+        answer(request)
+
+    async def test(doorman: Authenticator, clocks: Clocks) -> None:
+        assert await gets_in(doorman, BY_ONE)
+        clocks.pass_(31)
+        server.routes["/jwks"] = slow
+        made_up = [sign(ONE, claims(), {"kid": f"made-up-{n}"}) for n in range(MAX_WAITING + 50)]
+        asked = [asyncio.create_task(gets_in(doorman, token)) for token in made_up]
+        await asyncio.to_thread(arrived.wait, 10)
+        done, waiting = await asyncio.wait(asked, timeout=0.1)
+        assert len(waiting) == MAX_WAITING
+        # Not refused as wrong: what they show may be good, once its key is there.
+        assert all(isinstance(task.exception(), Overloaded) for task in done)
+        # Whose key is known has nothing to wait for.
+        assert await gets_in(doorman, sign(ONE, claims(sub="somebody"), {"kid": "one"}))
+        release.set()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(end is False or isinstance(end, RateLimited) for end in ends)
+
+    with_keys(server, test)
 
 
 KEYS_LEFT_OUT: dict[str, dict[str, Any]] = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
+import socket
 import ssl
 import time
 from typing import Any
@@ -16,6 +18,41 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 TIMEOUT_S = 5.0
 _PIECE_BYTES = 1 << 16
+
+
+class _Incoming(io.RawIOBase):
+    """What comes in on a socket until a deadline: the clock runs for all of it, and not anew for each piece.
+
+    NOTE: `http.client` reads on as long as anything comes, be it an endless head, one interim answer after the other,
+    or what follows the last chunk; the time-out of a socket is for one read.
+    """
+
+    def __init__(self, line: socket.socket, deadline: float) -> None:
+        self._line = line
+        self._deadline = deadline
+        # It keeps the socket open until it is closed itself, also when the connection lets go of it.
+        self._raw = line.makefile("rb", buffering=0)
+
+    def makefile(self, *_: Any) -> io.BufferedReader:
+        """Return what an answer is read from, as a socket does."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what there is; raises `TimeoutError` when the time is over."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._line.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
 
 
 class FetchFailed(CRAError):
@@ -63,6 +100,11 @@ def fetch_json(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
         )
     else:
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+
+    def answer(line: Any, **more: Any) -> http.client.HTTPResponse:
+        return http.client.HTTPResponse(_Incoming(line, deadline), **more)  # type: ignore[arg-type]  # it reads as one
+
+    connection.response_class = answer  # type: ignore[assignment]  # it is only ever called
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
         connection.request("GET", path, headers={"Accept": "application/json", "Accept-Encoding": "identity"})
@@ -70,13 +112,12 @@ def fetch_json(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
         if response.status != 200:
             raise FetchFailed(f"`{url}` answers {response.status}, expected 200")
         data = b""
-        # A server that sends a byte now and then does not hold us: each piece is one read, and the clock runs.
         while piece := response.read1(_PIECE_BYTES):
             data += piece
             if len(data) > MAX_BYTES:
                 raise FetchFailed(f"`{url}` answers more than {MAX_BYTES} bytes")
-            if time.monotonic() > deadline:
-                raise FetchFailed(f"`{url}` takes more than {timeout_s:g} s")
+    except TimeoutError:
+        raise FetchFailed(f"`{url}` takes more than {timeout_s:g} s") from None
     except (OSError, http.client.HTTPException) as error:
         raise FetchFailed(f"`{url}` cannot be fetched: {type(error).__name__}") from error
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from cra.errors import ConfigInvalid, CRAError
+from cra.errors import ConfigInvalid, CRAError, Overloaded
 from cra.server.auth.fetch import MAX_DEPTH, FetchFailed, check_url, fetch_json
 from cra.server.auth.oidc import discover
 from cra.server.auth.settings import IssuerSettings, Secret
@@ -20,6 +20,8 @@ Key = RSAKey | ECKey | OKPKey | OctKey
 
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
+# Calls that wait for one issuer's keys: anybody can make up a key id, and a service has places for so many calls.
+MAX_WAITING = 128
 _RSA_TEXT = (342, 2732)  # 2048 and 16384 bits
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
@@ -117,6 +119,7 @@ class KeySource:
         self._failed = False
         self._uri: str | None = None
         self._flight: asyncio.Task[None] | None = None
+        self._waiting = 0
         self._secret: VerifyKey | None = None
         if settings.secret is not None:
             self._secret = _symmetric(settings, settings.secret)
@@ -135,7 +138,7 @@ class KeySource:
         return self._flight is not None and not self._flight.done()
 
     async def key(self, kid: str | None) -> VerifyKey | None:
-        """Return the key of that id, None when there is none now."""
+        """Return the key of that id, None when there is none now; raises `Overloaded`."""
         if self._secret is not None:
             return self._secret
         if kid is None:
@@ -153,7 +156,7 @@ class KeySource:
         """Have the keys fetched when they are due, and drop them when they are too old.
 
         A call waits for that only where it has to: with steady traffic, and while an issuer is away, the last good
-        keys serve meanwhile.
+        keys serve meanwhile. Raises `Overloaded` when too many wait already.
         """
         settings, now = self._settings, self._monotonic()
         age = now - self._good_at
@@ -172,7 +175,13 @@ class KeySource:
             _log.error("issuer `%s`: the last good keys are too old, so nobody gets in by it", settings.issuer)
 
     async def _fetch(self) -> None:
-        await asyncio.shield(self._begin())
+        if self._waiting >= MAX_WAITING:
+            raise Overloaded("the issuer's keys are being fetched", hint="wait as long as Retry-After says")
+        self._waiting += 1
+        try:
+            await asyncio.shield(self._begin())
+        finally:
+            self._waiting -= 1
 
     def _begin(self) -> asyncio.Task[None]:
         # One fetch at a time, however many tokens wait for it; who gives up waiting does not end it.
