@@ -7,19 +7,24 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct, structs
+from msgspec import Struct, convert, structs
 
 from cra._core.canonical import dumps
 from cra.errors import InvalidInput, SessionExists, SessionNotFound
-from cra.storage.base import CounterRecord, Document, IdempotencyRecord, SessionDump, Storage
+from cra.storage._told import Told
+from cra.storage.base import CounterRecord, Document, IdempotencyRecord, SessionDump, Storage, Stored
 from cra.storage.records import approval_bytes, approval_of, resolution_bytes, resolution_of, session_bytes, session_of
 
 VERSION = 1
 _PAGE = 256
 _PIECE_BYTES = 1 << 18
 _MORE_BYTES = 64 << 20
+# Every store keeps numbers below.
+_MOST = 1 << 62
+
+T = TypeVar("T", bound=Stored)
 
 # The file, one object a line, each with one name:
 #   header     {"cra_export": 1, "store", "tenants"}
@@ -27,7 +32,7 @@ _MORE_BYTES = 64 << 20
 #   revisions  how often documents of each kind were written; then each `document`
 #   counter    what one counter has counted
 #   session    the record and the number of actions; then `requests`, `resolution`s, `idempotency`, `approval`s, then
-#              its events in `lines`, exactly as they were hashed, and `end` with the SHA-256 of these
+#              its events in `lines`, exactly as they were hashed, and `end` with the SHA-256 of all these lines
 #   total      the end of the file, with the number of sessions
 
 
@@ -68,6 +73,14 @@ def export(store: Storage, tenants: Iterable[str]) -> Iterator[bytes]:
 
 
 def _session(dump: SessionDump) -> Iterator[bytes]:
+    digest = sha256()
+    for line in _session_lines(dump):
+        digest.update(line)
+        yield line
+    yield _line("end", digest.hexdigest())
+
+
+def _session_lines(dump: SessionDump) -> Iterator[bytes]:
     yield _line("session", _value(session_bytes(dump.record)), actions=dump.record.action_count)
     requests = iter(sorted(dump.requests))
     while some := list(islice(requests, _PAGE)):
@@ -79,12 +92,9 @@ def _session(dump: SessionDump) -> Iterator[bytes]:
         yield _line("idempotency", {"key": known.key, "call": known.call, "response": response})
     for approval in dump.approvals:
         yield _line("approval", _value(approval_bytes(approval)))
-    digest = sha256()
     for piece in _pieces(dump.events):
-        digest.update(piece)
         # Not ASCII: it may have been cut inside of a character.
         yield _line("lines", piece.decode()) if piece.isascii() else _line("bytes", _text(piece))
-    yield _line("end", digest.hexdigest())
 
 
 def _pieces(data: Iterable[bytes]) -> Iterator[bytes]:
@@ -115,11 +125,13 @@ def import_(store: Storage, lines: Iterable[bytes], *, tenants: frozenset[str] |
 
 class _Import:
     def __init__(
-        self, store: Storage, items: Iterator[tuple[int, dict[str, Any]]], wanted: frozenset[str] | None
+        self, store: Storage, items: Iterator[tuple[int, bytes, dict[str, Any]]], wanted: frozenset[str] | None
     ) -> None:
         self._store = store
         self._items = items
         self._wanted = wanted
+        # Of the lines of the session that is being read.
+        self._digest = sha256()
         self.number = 0
         self._held: dict[str, Any] | None = None
 
@@ -143,6 +155,11 @@ class _Import:
             if "total" in item:
                 if item["total"]["sessions"] != seen:
                     raise InvalidInput(f"the file ends after {seen} sessions, expected {item['total']['sessions']}")
+                if next(self._items, None) is not None:
+                    raise InvalidInput(
+                        f"the export goes on behind its end, on line {self.number + 1}",
+                        hint="import several exports one by one; what was before that line has been taken",
+                    )
                 return Imported(tenants=tenants, sessions=sessions, known=known)
             if "tenant" in item:
                 taken = self._wanted is None or item["tenant"] in self._wanted
@@ -170,23 +187,28 @@ class _Import:
         item, self._held = self._held, None
         if item is None:
             try:
-                self.number, item = next(self._items)
+                self.number, line, item = next(self._items)
             except StopIteration:
                 raise InvalidInput(
                     f"the file ends after line {self.number}, in the middle", hint="export it again"
                 ) from None
+            if "session" in item:
+                self._digest = sha256()
+            if "end" not in item:
+                self._digest.update(line)
         return item
 
     def _wrong(self, words: str) -> InvalidInput:
         return InvalidInput(f"line {self.number} of the export {words}")
 
     def _document(self, value: dict[str, Any]) -> Document:
-        return Document(value["kind"], value["name"], value["revision"], b64decode(value["body"], validate=True))
+        body = b64decode(value["body"], validate=True)
+        return convert((value["kind"], value["name"], value["revision"], body), Document)
 
     def _counters(self, value: dict[str, Any]) -> Iterator[CounterRecord]:
         """Yield this counter and some of those on the lines behind it."""
         for _ in range(_PAGE):
-            yield CounterRecord(**{**value, "calls_us": tuple(value["calls_us"])})
+            yield _fitting(CounterRecord(**{**value, "calls_us": tuple(value["calls_us"])}))
             item = self._next()
             if "counter" not in item:
                 self._held = item
@@ -195,21 +217,22 @@ class _Import:
         self._held = item
 
     def _dump(self, item: dict[str, Any]) -> SessionDump:
-        record = session_of(dumps(item["session"]), item["actions"])
+        record = _fitting(session_of(dumps(item["session"]), item["actions"]))
         requests: list[str] = []
         resolutions, idempotency, approvals = [], [], []
         while True:
             item = self._next()
             if "requests" in item:
-                requests += item["requests"]
+                requests += convert(item["requests"], list[str])
             elif "resolution" in item:
-                resolutions.append(resolution_of(dumps(item["resolution"])))
+                resolutions.append(_fitting(resolution_of(dumps(item["resolution"]))))
             elif "idempotency" in item:
                 value = item["idempotency"]
                 response = None if value["response"] is None else b64decode(value["response"], validate=True)
-                idempotency.append(IdempotencyRecord(key=value["key"], call=value["call"], response=response))
+                known = IdempotencyRecord(key=value["key"], call=value["call"], response=response)
+                idempotency.append(_fitting(known))
             elif "approval" in item:
-                approvals.append(approval_of(dumps(item["approval"])))
+                approvals.append(_fitting(approval_of(dumps(item["approval"]))))
             else:
                 self._held = item
                 break
@@ -218,21 +241,18 @@ class _Import:
         )
 
     def _lines(self) -> Iterator[bytes]:
-        digest = sha256()
         while True:
             item = self._next()
             if "end" in item:
-                if item["end"] != digest.hexdigest():
-                    raise self._wrong("has another digest than the events before it")
+                if item["end"] != self._digest.hexdigest():
+                    raise self._wrong("has another digest than the lines of the session before it")
                 return
             if "lines" in item:
-                piece = item["lines"].encode()
+                yield item["lines"].encode()
             elif "bytes" in item:
-                piece = b64decode(item["bytes"], validate=True)
+                yield b64decode(item["bytes"], validate=True)
             else:
                 raise self._wrong("is of no kind that is expected among events")
-            digest.update(piece)
-            yield piece
 
     def _add(self, part: Storage, dump: SessionDump) -> bool:
         """Add a session; False when it was there."""
@@ -240,7 +260,7 @@ class _Import:
         try:
             there = part.dump(session_id)
         except SessionNotFound:
-            part.restore(dump)
+            part.restore(dump._replace(events=Told(dump).passing()))
             return True
         if _digest(there.events) != _digest(dump.events) or _state(there) != _state(dump):
             raise SessionExists(
@@ -262,17 +282,26 @@ def _state(dump: SessionDump) -> tuple[Any, ...]:
     return dump.record, sorted(dump.requests), dump.resolutions, known, dump.approvals
 
 
-def _read(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _fitting(record: T) -> T:
+    """Return a record whose fields have the types it says; raises `ValueError`."""
+    fields = structs.asdict(record)
+    convert(fields, type(record))
+    if any(isinstance(value, int) and not 0 <= value < _MOST for value in fields.values()):
+        raise ValueError("a number is out of range")
+    return record
+
+
+def _read(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if len(line) > _MORE_BYTES:
             raise InvalidInput(f"line {number} of the export is longer than {_MORE_BYTES} bytes")
         try:
             item = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidInput(f"line {number} of the export is not JSON") from None
         if not isinstance(item, dict):
             raise InvalidInput(f"line {number} of the export is not an object")
-        yield number, item
+        yield number, line, item
 
 
 def _line(name: str, value: object, **more: object) -> bytes:

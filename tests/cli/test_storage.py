@@ -1,11 +1,17 @@
 """cra storage: status, migrate, and moving everything between stores, also when it was stopped half-way."""
 
+import json
 import os
+import re
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cra.errors import InvalidInput, InvalidTrace, SessionExists, StorageError
+from cra._core.canonical import dumps
+from cra.errors import ApprovalRequired, InvalidInput, InvalidTrace, SessionExists, StorageError
 from cra.storage.base import Change, DocumentWrite, IdempotencyRecord, Storage
 from cra.storage.memory import MemoryStorage
 from cra.storage.open import open_storage
@@ -14,6 +20,7 @@ from cra.testing import postgres
 from cra.testing.faults import FaultyStorage
 from cra.testing.writer import BIG, START_US, TEXT, Writer, approval, budget, new_id, rate, resolution
 from tests.cli.harness import Run
+from tests.runtime.desk import Desk
 
 pytest.importorskip("apsw")
 
@@ -166,6 +173,86 @@ def test_what_was_changed_on_the_way_is_refused() -> None:
     writer.append()
     with pytest.raises(SessionExists, match="another"):
         import_(there, lines)
+
+
+def edited(lines: list[bytes], kind: str, **fields: Any) -> list[bytes]:
+    """Return an export in which one line says otherwise, with digests that fit."""
+    made, digest, changed = [], sha256(), False
+    for line in lines:
+        item = json.loads(line)
+        if kind in item and not changed:
+            item = {**item, **fields} if kind in fields else {**item, kind: {**item[kind], **fields}}
+            changed = True
+        if "session" in item:
+            digest = sha256()
+        if "end" in item:
+            item["end"] = digest.hexdigest()
+        made.append(dumps(item) + b"\n")
+        digest.update(made[-1])
+    assert changed
+    return made
+
+
+def exported(status: str) -> list[bytes]:
+    """Return the export of a session whose one approval is of this status."""
+    desk = Desk(MemoryStorage())
+    session_id = desk.begin()
+    with suppress(ApprovalRequired):
+        desk.runtime.execute(session_id, "mail.send", {})
+    if status != "pending":
+        desk.runtime.approvals.grant(desk.runtime.approvals.list()[0].approval_id, approver="dana")
+    if status == "used":
+        desk.runtime.execute(session_id, "mail.send", {})
+    lines = list(export(desk.store, ["default"]))
+    import_(MemoryStorage(), lines)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "fields", "words"),
+    [
+        ("used", "session", {"agent_id": "admin"}, "agent_id is `admin`, its events say `agent-1`"),
+        ("used", "session", {"goal": "anything"}, "goal is `anything`"),
+        ("used", "session", {"status": "ended", "ended_us": 5}, "status is `ended`, its events say `active`"),
+        ("used", "session", {"agent_id": 5}, "line 4 of the export has another shape"),
+        ("used", "session", {"started_us": -1}, "line 4 of the export has another shape"),
+        ("used", "session", {"context": [1]}, "line 4 of the export has another shape"),
+        ("used", "session", {"ended_us": 1 << 62}, "line 4 of the export has another shape"),
+        ("used", "resolution", {"offered": [1]}, "another shape"),
+        ("used", "requests", {"requests": "ab"}, "another shape"),
+        ("pending", "approval", {"status": "granted", "approver": "eve"}, "is `granted`, its events say"),
+        ("pending", "approval", {"status": "perhaps"}, "another shape"),
+        ("granted", "approval", {"parameters_hash": "0" * 64}, "is `granted`, its events say"),
+        ("granted", "approval", {"approver": "agent-1"}, "is `granted`, its events say"),
+        ("used", "approval", {"action_id": "ticket.delete"}, "is `used`, its events say"),
+    ],
+)
+def test_a_state_that_the_events_do_not_tell_is_refused_and_nothing_is_taken(
+    status: str, kind: str, fields: dict[str, Any], words: str
+) -> None:
+    place = MemoryStorage()
+    with pytest.raises(InvalidInput, match=re.escape(words)):
+        import_(place, edited(exported(status), kind, **fields))
+    assert place.sessions() == []
+
+
+def test_a_line_of_a_session_that_was_changed_is_refused_by_its_digest() -> None:
+    lines = exported("pending")
+    place = MemoryStorage()
+    for number, line in enumerate(lines):
+        if line.startswith((b'{"actions"', b'{"requests"', b'{"resolution"', b'{"approval"')):
+            with pytest.raises(InvalidInput, match="another digest"):
+                import_(place, [*lines[:number], line.replace(b"\n", b" \n"), *lines[number + 1 :]])
+    assert place.sessions() == []
+
+
+@pytest.mark.parametrize("more", [b"\n", b"garbage\n", b"[" * 200_000 + b"\n", b'{"tenant":"default"}\n'])
+def test_what_follows_the_end_of_an_export_is_not_left_out_in_silence(more: bytes) -> None:
+    lines = exported("used")
+    with pytest.raises(InvalidInput, match=r"line 1[0-9]"):
+        import_(MemoryStorage(), [*lines, more])
+    with pytest.raises(InvalidInput, match="goes on behind its end"):
+        import_(MemoryStorage(), [*lines, *lines])
 
 
 @pytest.mark.parametrize("words", [("storage", "status"), ("session", "list"), ("serve", "--check")])
