@@ -35,6 +35,12 @@ cdef class Fragments:
 cdef class Prefix:
     cdef bytes data
     cdef cra_sha256_state begun
+    cdef bytes completed
+    cdef tuple evaluated
+    cdef Py_ssize_t size
+    cdef readonly bint limited
+    cdef readonly str decision_type
+    cdef readonly str reason
     cdef public object note
 
 

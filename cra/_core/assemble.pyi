@@ -19,19 +19,19 @@ class Fragments:
 @final
 class Prefix:
     note: Any
-
-@final
-class Resolved:
     @property
-    def data(self) -> bytes: ...
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def resolution_id(self) -> str: ...
+    def limited(self) -> bool: ...
     @property
     def decision_type(self) -> str: ...
     @property
     def reason(self) -> str | None: ...
+
+@final
+class Answer:
+    @property
+    def prefix(self) -> Prefix: ...
+    @property
+    def data(self) -> bytes: ...
 
 def resolve(
     batch: EventBatch,
@@ -39,8 +39,6 @@ def resolve(
     outcome: Outcome,
     prefix: Prefix,
     agent_id: str,
-    session_id: str,
-    trace_id: str,
     goal: str,
     risk: str,
     hints: tuple[str, ...],
@@ -54,4 +52,4 @@ def resolve(
     request_id: str | None = None,
     timestamp: str | None = None,
     parent_session_id: str | None = None,
-) -> Resolved: ...
+) -> tuple[Answer, str, str, str]: ...

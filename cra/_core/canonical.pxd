@@ -47,6 +47,15 @@ cdef inline int put(Buffer buf, const char *text, Py_ssize_t n) except -1:
     return 0
 
 
+cdef inline int put_quoted(Buffer buf, const char *text, Py_ssize_t n) except -1:
+    """Append `n` characters that need no escaping as a JSON string."""
+    reserve(buf, n + 2)
+    buf.data[buf.size] = buf.data[buf.size + n + 1] = c'"'
+    memcpy(buf.data + buf.size + 1, text, n)
+    buf.size += n + 2
+    return 0
+
+
 cdef inline char *copy(char *out, const char *text, Py_ssize_t n) noexcept nogil:
     """Copy `n` bytes to `out`, which has room for them, and return where they end."""
     memcpy(out, text, n)

@@ -43,6 +43,9 @@ cdef class EventBatch:
     # Write the next id of the batch, 36 characters, at `out`.
     cdef void write_id(self, char *out) noexcept
 
+    # Append the batch's timestamp as a JSON string.
+    cdef int put_time(self, Buffer out) except -1
+
     # An event is begin_event, then its canonical payload (an object) appended to `buf`, then end_event. One that was
     # begun and not ended leaves no trace: the next begin_event, or abandon_event, takes it back.
     cdef int begin_event(self, const char *event_type, Py_ssize_t n) except -1

@@ -7,7 +7,7 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from cra._core.canonical cimport Buffer, copy, copy_text, reserve, write_value
+from cra._core.canonical cimport Buffer, copy, copy_text, put_quoted, reserve, write_value
 from cra._core.grammar cimport digest_text, event_type_text, uuid_text
 from cra._core.number cimport digits_into, id_into, timestamp_into
 from cra._core.sha256 cimport hex_into, sha256_into
@@ -242,6 +242,9 @@ cdef class EventBatch:
     cdef void write_id(self, char *out) noexcept:
         id_into(self.now_us, self.id_high, self.id_low, self.ids, out)
         self.ids += 1
+
+    cdef int put_time(self, Buffer out) except -1:
+        return put_quoted(out, self.time_text, 27)
 
     cdef int begin_event(self, const char *event_type, Py_ssize_t n) except -1:
         cdef char *out

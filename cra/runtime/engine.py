@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct, UnsetType
 
 from cra._core import assemble
-from cra._core.assemble import Prefix, Resolved
+from cra._core.assemble import Answer, Prefix
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch
 from cra._core.policy import Outcome
@@ -65,13 +65,13 @@ class Decided(Struct, frozen=True, kw_only=True):
     """A decided resolve: the answer, and what the session keeps of it."""
 
     resolution: Resolution
-    resolved: Resolved
+    answer: Answer
     record: ResolutionRecord
 
     @property
     def canonical(self) -> bytes:
         """The resolution as canonical JSON; the same bytes that were hashed into the trace."""
-        return self.resolved.data
+        return self.answer.data
 
 
 def ask_of(request: Request) -> Ask:
@@ -141,14 +141,12 @@ def resolve(
         chosen, skipped = snapshot.context.select(goal, hints, packs, rules.max_context_tokens)
     prefix = snapshot.fragments.prefix(outcome, chosen)
     offer: Offer = prefix.note or _offer(snapshot, outcome, chosen, prefix)
-    resolved = assemble.resolve(
+    answer, request_id, resolution_id, timestamp = assemble.resolve(
         batch,
         snapshot.fragments,
         outcome,
         prefix,
         session.agent_id,
-        session.session_id,
-        session.trace_id,
         goal,
         RISKS[risk],
         hints,
@@ -163,16 +161,15 @@ def resolve(
         timestamp,
         parent,
     )
-    resolution_id = resolved.resolution_id
     resolution = Resolution(
         carp_version="1.0",
         resolution_id=resolution_id,
-        request_id=resolved.request_id,
-        timestamp=batch.timestamp,
-        decision=_DECISIONS.get((resolved.decision_type, resolved.reason)) or _decision(resolved),
+        request_id=request_id,
+        timestamp=timestamp,
+        decision=offer.decision,
         context_blocks=offer.blocks,
         allowed_actions=offer.allowed,
-        denied_actions=_denied(snapshot, outcome, usage) if offer.denied is None else offer.denied,
+        denied_actions=_denied(snapshot, outcome, usage) if prefix.limited else offer.denied,
         constraints=offer.constraints,
         ttl_seconds=rules.ttl_seconds,
         trace_id=session.trace_id,
@@ -187,45 +184,37 @@ def resolve(
         context=context,
         offered=offer.ids,
     )
-    return Decided(resolution=resolution, resolved=resolved, record=record)
+    return Decided(resolution=resolution, answer=answer, record=record)
 
 
 class Offer(NamedTuple):
     """What follows from the decisions alone; one object serves every resolution that decides the same.
 
-    `denied` is None when a limit decided, because its reason then says how long to wait.
+    `denied` is not what is answered when a limit decided: its reason then says how long to wait.
     """
 
+    decision: Decision
     allowed: tuple[AllowedAction, ...]
     ids: frozenset[str]
     blocks: tuple[ContextBlock, ...]
     constraints: tuple[Constraint, ...]
-    denied: tuple[DeniedAction, ...] | None
+    denied: tuple[DeniedAction, ...]
 
 
 def _offer(snapshot: Snapshot, outcome: Outcome, chosen: list[int], prefix: Prefix) -> Offer:
     allowed = outcome.offered(snapshot.plain, snapshot.confirming)
-    limited = any(decision in ("rate_limited", "budget_exceeded") for _, decision, _ in outcome.refused())
     offer = Offer(
+        decision=Decision(
+            type=DecisionType(prefix.decision_type), reason=prefix.reason, approval_id=None, expires_at=None
+        ),
         allowed=allowed,
         ids=frozenset([action.action_id for action in allowed]),
         blocks=tuple([snapshot.blocks[number] for number in chosen]),
         constraints=_constraints(snapshot, outcome),
-        denied=None if limited else _denied(snapshot, outcome, None),
+        denied=_denied(snapshot, outcome, None),
     )
     prefix.note = offer
     return offer
-
-
-_DECISIONS: dict[tuple[str, str | None], Decision] = {}
-
-
-def _decision(resolved: Resolved) -> Decision:
-    # PERF: there are five, so each is made once.
-    kind, reason = resolved.decision_type, resolved.reason
-    made = Decision(type=DecisionType(kind), reason=reason, approval_id=None, expires_at=None)
-    _DECISIONS[kind, reason] = made
-    return made
 
 
 def _denied(snapshot: Snapshot, outcome: Outcome, usage: dict[int, int] | None) -> tuple[DeniedAction, ...]:

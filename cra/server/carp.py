@@ -55,7 +55,7 @@ def resolve_at_once(call: Call) -> Response:
         decided = call.tenant.runtime._answer_here(request)
     except InvalidRequest as error:
         raise _told(call, request, error) from None
-    return _answered(call, _RESOLVE, decided.canonical, decided.resolved.decision_type)
+    return _answered(call, _RESOLVE, decided.canonical, decided.answer.prefix.decision_type)
 
 
 async def execute(call: Call) -> Answer:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cra._core import assemble, calls
-from cra._core.assemble import Fragments, Prefix, Resolved
+from cra._core.assemble import Answer, Fragments, Prefix
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch, verify
 from cra._core.policy import Outcome, PolicyTable
@@ -118,8 +118,6 @@ RATE = (3, 15, None, (("k", "v"),), -1, None, None, 0, [0])
 PLAIN = (3, 8, None, None, -1, None, None, 0, [0])
 ARGUMENTS: dict[str, Any] = {
     "agent_id": "a",
-    "session_id": SESSION,
-    "trace_id": TRACE,
     "goal": "g",
     "risk": "low",
     "hints": (),
@@ -135,10 +133,11 @@ def batch() -> EventBatch:
     return Chain(SESSION, TRACE).begin(generator.MONDAY, ENTROPY)
 
 
-def answered(f: Fragments, outcome: Outcome, chosen: list[int], skipped: list[int] | None = None) -> Resolved:
-    return assemble.resolve(
+def answered(f: Fragments, outcome: Outcome, chosen: list[int], skipped: list[int] | None = None) -> Answer:
+    answer, *_ = assemble.resolve(
         batch(), f, outcome, f.prefix(outcome, chosen), chosen=chosen, skipped=skipped or [], **ARGUMENTS
     )
+    return answer
 
 
 def test_bonds_and_blocks_are_told_apart_in_what_is_remembered() -> None:
@@ -182,10 +181,10 @@ def test_a_hash_in_the_trace_is_of_the_bytes_that_are_answered() -> None:
     table, f, events = PolicyTable([(0, 0, False)], []), fragments(), batch()
     outcome = table.evaluate("a", 0)
     for _ in range(2):
-        answer = assemble.resolve(events, f, outcome, f.prefix(outcome, []), chosen=[], skipped=[], **ARGUMENTS)
+        answer, *_ = assemble.resolve(events, f, outcome, f.prefix(outcome, []), chosen=[], skipped=[], **ARGUMENTS)
         payload = json.loads(events.data.splitlines()[-1])["payload"]
         assert payload["resolution_hash"] == hexdigest(answer.data)
-        assert (answer.decision_type, answer.reason) == ("allow", None)
+        assert (answer.prefix.decision_type, answer.prefix.reason) == ("allow", None)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +210,9 @@ def test_only_the_core_makes_prefixes_and_answers() -> None:
     with pytest.raises(ValueError, match="makes a prefix"):
         assemble.resolve(batch(), f, outcome, Prefix(), chosen=[], skipped=[], **ARGUMENTS)
     with pytest.raises(ValueError, match="makes an answer"):
-        _ = Resolved().data
+        _ = Answer().data
     with pytest.raises(ValueError, match="makes an answer"):
-        _ = Resolved.__new__(Resolved).data
+        _ = Answer.__new__(Answer).data
 
 
 GOOD: dict[str, Any] = {
