@@ -1,10 +1,11 @@
 """Snapshot: a loaded set of atlases, compiled once into what every decision reads."""
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from cra._core.assemble import Fragments
 from cra._core.canonical import digest, dumps
@@ -164,8 +165,9 @@ class Snapshot:
                 *(pack.conditions for pack in atlas.manifest.context_packs),
             )
         )
-        self.plain = [_allowed(bound.action, confirm=False) for bound in self.actions]
-        self.confirming = [_allowed(bound.action, confirm=True) for bound in self.actions]
+        # INVARIANT: what resolutions hand out is a copy: changing it changes nothing that the next snapshot is made of.
+        self.plain = [deepcopy(_allowed(bound.action)) for bound in self.actions]
+        self.confirming = [structs.replace(action, requires_confirmation=True) for action in self.plain]
         self.fragments = self._fragments()
 
     def considered(self, atlas_ids: tuple[str, ...], capabilities: tuple[str, ...]) -> bytes | None:
@@ -400,7 +402,7 @@ def _bind_policy(atlas: Atlas, policy: Policy) -> BoundPolicy:
         type=policy.type,
         reason=given or default_reason(policy),
         limit=limit,
-        constraint=_constraint(policy, given),
+        constraint=deepcopy(_constraint(policy, given)),
         constraint_type=_constraint_type(policy),
     )
 
@@ -432,7 +434,7 @@ def _constraint(policy: Policy, reason: str | None) -> dict[str, Any]:
     return given
 
 
-def _allowed(action: Action, *, confirm: bool) -> AllowedAction:
+def _allowed(action: Action) -> AllowedAction:
     return AllowedAction(
         action_id=action.action_id,
         name=action.name,
@@ -440,7 +442,7 @@ def _allowed(action: Action, *, confirm: bool) -> AllowedAction:
         parameters_schema=action.parameters_schema,
         returns_schema=action.returns_schema,
         risk_tier=action.risk_tier,
-        requires_confirmation=confirm,
+        requires_confirmation=False,
         idempotent=action.idempotent,
         rate_limit=action.rate_limit,
     )
@@ -448,7 +450,7 @@ def _allowed(action: Action, *, confirm: bool) -> AllowedAction:
 
 def _action_parts(action: Action) -> tuple[bytes, bytes, bytes]:
     """Return the id and an allowed action's canonical JSON on both sides of `requires_confirmation`."""
-    whole: dict[str, Any] = msgspec.to_builtins(_allowed(action, confirm=False))
+    whole: dict[str, Any] = msgspec.to_builtins(_allowed(action))
     before = {key: value for key, value in whole.items() if key < "requires_confirmation"}
     after = {key: value for key, value in whole.items() if key > "requires_confirmation"}
     return dumps(action.action_id), dumps(before)[:-1] + b',"requires_confirmation":', b"," + dumps(after)[1:]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cra._core.calls import Call
 from cra._core.canonical import dumps
@@ -122,7 +122,10 @@ def _details(error: CRAError) -> dict[str, Any]:
 
 def response_bytes(response: ExecuteResponse) -> bytes:
     """Return the canonical JSON of an execute response; the same bytes at every door."""
-    return dumps(msgspec.to_builtins(response))
+    fields: dict[str, Any] = msgspec.to_builtins(structs.replace(response, result=None))
+    # As it was weighed and recorded: msgspec knows no subclasses of str, int and float, such as NumPy's numbers.
+    fields["result"] = response.result
+    return dumps(fields)
 
 
 def recalled(stored: bytes, action_id: str) -> Ending:

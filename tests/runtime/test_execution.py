@@ -721,3 +721,40 @@ def test_validating_over_the_wire_changes_nothing(desk: Desk, session_id: str) -
     )
     assert desk.store.load(session_id) == head
     assert desk.calls == []
+
+
+class Amount(float):
+    """A number of somebody else's library, as NumPy's are."""
+
+
+class Word(str):
+    """A text of somebody else's library."""
+
+
+@pytest.mark.parametrize("result", [Amount(1.5), Word("done"), {"of": [Amount(2), {"is": Word("done")}]}])
+def test_a_result_of_subclasses_is_recorded_answered_and_repeated(desk: Desk, session_id: str, result: Any) -> None:
+    desk.does["ticket.get"] = result
+    for _ in range(2):
+        assert desk.runtime.execute(session_id, "ticket.get", {}, idempotency_key="once") == result
+    assert len(desk.calls) == 1
+    assert "action.executed" in desk.types(session_id)
+    request = desk.request(session_id, "execute", execution={"action_id": "ticket.get", "parameters": {}})
+    assert b'"status":"success"' in desk.runtime.handle(request)
+
+
+def test_who_changes_a_resolution_changes_no_decision(desk: Desk, session_id: str) -> None:
+    given = desk.runtime.resolve(session_id, "help a customer")
+    for action in given.allowed_actions:
+        action.parameters_schema.clear()
+    for constraint in given.constraints:
+        if isinstance(constraint.parameters.get("when"), dict):
+            constraint.parameters["when"]["properties"]["amount"]["exclusiveMinimum"] = 1e9
+    # Another atlas, so everything is compiled anew.
+    desk.runtime.load_atlas_from_json(
+        {"atlas_version": "1.0", "atlas_id": "com.example.other", "version": "1.0.0", "name": "Other"}
+    )
+    desk.runtime.resolve(session_id, "help a customer")
+    with pytest.raises(ApprovalRequired):
+        desk.runtime.execute(session_id, "refund.create", {"amount": 600})
+    with pytest.raises(InvalidParameters):
+        desk.runtime.execute(session_id, "ticket.get", {"id": 5})
