@@ -1,15 +1,17 @@
 """Approvals: what waits for a person, and what the person says."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from cra.errors import ApprovalNotFound
+from cra.errors import ApprovalNotFound, StaleHead
 from cra.protocol.fields import Uuid
 from cra.protocol.times import format_timestamp
 from cra.server.call import Answer, Call, json_response
-from cra.server.sessions import After, Limit
+from cra.server.lists import page_of
+from cra.server.sessions import After, Limit, check_visible
 from cra.storage.base import ApprovalRecord
 
 
@@ -59,28 +61,34 @@ def approval_value(record: ApprovalRecord) -> dict[str, Any]:
 async def page(call: Call) -> Answer:
     """List approvals, oldest first."""
     query = call.parameters(PageQuery)
-    approvals, own = call.tenant.runtime.approvals, call.identity.agent_id
-    after = query.after
-    found: list[ApprovalRecord] = []
-    # An agent sees its own, so the store may have to be asked for more.
-    while len(found) <= query.limit:
-        records = await approvals.list(
-            session_id=query.session_id, status=query.status, after=after, limit=query.limit + 1
-        )
-        found += [record for record in records if own is None or record.agent_id == own]
-        if len(records) <= query.limit:
-            break
-        after = records[-1].approval_id
-    value: dict[str, Any] = {"approvals": [approval_value(record) for record in found[: query.limit]]}
-    if len(found) > query.limit:
-        value["next"] = found[query.limit - 1].approval_id
-    return json_response(value)
+    approvals, identity = call.tenant.runtime.approvals, call.identity
+    # What is another agent's is as if it were not there, also where it is only referred to.
+    if query.session_id is not None:
+        await check_visible(call, query.session_id)
+    if query.after is not None and identity.agent_id is not None:
+        await _visible(call, query.after)
+
+    async def ask(after: str | None, limit: int) -> Sequence[ApprovalRecord]:
+        try:
+            return await approvals.list(session_id=query.session_id, status=query.status, after=after, limit=limit)
+        except ApprovalNotFound:
+            if after == query.after:
+                raise
+            # Its session was purged meanwhile; whose it was is not for everybody.
+            raise StaleHead("approvals were removed while they were listed", hint="try again") from None
+
+    def show(record: ApprovalRecord) -> dict[str, Any] | None:
+        return approval_value(record) if identity.is_for(record.agent_id) else None
+
+    return await page_of(
+        "approvals", ask, show, lambda record: record.approval_id, after=query.after, limit=query.limit
+    )
 
 
 async def get(call: Call) -> Answer:
     """Show an approval, with `wait_seconds` as soon as it is decided."""
     seconds = call.parameters(WaitQuery).wait_seconds
-    record = await _visible(call)
+    record = await _visible(call, call.path["approval_id"])
     if seconds:
         record = await _wait(call, record.approval_id, seconds)
     return json_response(approval_value(record))
@@ -123,15 +131,14 @@ async def reject(call: Call) -> Answer:
 
 async def _judge(call: Call, verb: Literal["grant", "reject"]) -> Answer:
     judgement = await call.json(Judgement) if call.content else Judgement()
-    record = await _visible(call)
+    record = await _visible(call, call.path["approval_id"])
     approvals = call.tenant.runtime.approvals
     decide = approvals.grant if verb == "grant" else approvals.reject
     done = await decide(record.approval_id, approver=call.identity.subject, reason=judgement.reason)
     return json_response(approval_value(done))
 
 
-async def _visible(call: Call) -> ApprovalRecord:
-    approval_id = call.path["approval_id"]
+async def _visible(call: Call, approval_id: str) -> ApprovalRecord:
     record = await call.tenant.runtime.approvals.get(approval_id)
     if not call.identity.is_for(record.agent_id):
         raise ApprovalNotFound(f"approval `{approval_id}` does not exist")

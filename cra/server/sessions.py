@@ -1,5 +1,6 @@
 """Sessions: start, list, look at, end."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -9,6 +10,7 @@ from cra.protocol.carp import AgentId, Goal
 from cra.protocol.fields import JsonObject, Uuid
 from cra.protocol.times import format_timestamp
 from cra.server.call import Answer, Call, json_response
+from cra.server.lists import page_of
 from cra.storage.base import SessionRecord
 
 After = Annotated[str, Meta(max_length=64)]
@@ -107,13 +109,16 @@ async def page(call: Call) -> Answer:
     own = call.identity.agent_id
     if own is not None and query.agent_id not in (None, own):
         return json_response({"sessions": []})
-    records = await call.tenant.runtime.list_sessions(
-        agent_id=own or query.agent_id, status=query.status, after=query.after, limit=query.limit + 1
+    runtime = call.tenant.runtime
+
+    async def ask(after: str | None, limit: int) -> Sequence[SessionRecord]:
+        return await runtime.list_sessions(
+            agent_id=own or query.agent_id, status=query.status, after=after, limit=limit
+        )
+
+    return await page_of(
+        "sessions", ask, session_value, lambda record: record.session_id, after=query.after, limit=query.limit
     )
-    value: dict[str, Any] = {"sessions": [session_value(record) for record in records[: query.limit]]}
-    if len(records) > query.limit:
-        value["next"] = records[query.limit - 1].session_id
-    return json_response(value)
 
 
 async def get(call: Call) -> Answer:

@@ -214,3 +214,44 @@ def test_a_foreign_id_is_answered_as_one_that_is_not_there(tmp_path: Path) -> No
         both = {"left": session_id, "right": session_id}
         refused(client.post("/v1/traces/diff", json=both, headers=ours), 404, "session_not_found")
         assert everything(store) == before
+
+
+def test_what_another_agent_has_is_not_there_where_it_is_only_referred_to(tmp_path: Path) -> None:
+    with tenants(tmp_path) as (client, store):
+        one, other = (
+            {"X-API-Key": make_key(store, agent_id=name, subject=name, roles=["agent"])[1]} for name in ("one", "other")
+        )
+        made: dict[str, tuple[str, list[str]]] = {}
+        for name, header in (("one", one), ("other", other)):
+            session = client.post("/v1/sessions", json={"agent_id": name, "goal": "g"}, headers=header).json()
+            session_id = session["session_id"]
+            client.post("/v1/resolve", json=request(session), headers=header).raise_for_status()
+            for number in range(40):
+                pay = {"action_id": "desk.pay", "parameters": {"number": number}}
+                client.post(f"/v1/sessions/{session_id}/execute", json=pay, headers=header).raise_for_status()
+            page = client.get("/v1/approvals", params={"limit": 1000}, headers=header).json()
+            assert "next" not in page
+            made[name] = session_id, [one["approval_id"] for one in page["approvals"]]
+            assert len(made[name][1]) == 40
+        session_id, approval_ids = made["other"]
+        for query, code in (
+            ({"session_id": session_id}, "session_not_found"),
+            ({"after": approval_ids[0]}, "approval_not_found"),
+        ):
+            ((name, foreign),) = query.items()
+            answers = [
+                client.get("/v1/approvals", params={name: each}, headers={**one, "X-Request-Id": "same"})
+                for each in (foreign, NOBODY)
+            ]
+            refused(answers[0], 404, code)
+            assert answers[0].text.replace(foreign, NOBODY) == answers[1].text
+        # Its own pages go over what is the other's without a word of it.
+        found: list[str] = []
+        after: dict[str, str] = {}
+        while True:
+            page = client.get("/v1/approvals", params={"limit": "7", **after}, headers=one).json()
+            found += [approval["approval_id"] for approval in page["approvals"]]
+            if "next" not in page:
+                break
+            after = {"after": page["next"]}
+        assert found == made["one"][1]

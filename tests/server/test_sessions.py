@@ -32,3 +32,25 @@ def test_a_session_is_started_shown_listed_and_ended(client: httpx.Client) -> No
     assert answer.json()["decision"]["type"] == "deny"
     ended = client.delete(path, params={"reason": "cancelled"}).json()
     assert (ended["status"], ended["end_reason"]) == ("ended", "cancelled")
+
+
+def test_a_list_ends_where_the_answer_is_long_enough_and_goes_on_from_there() -> None:
+    with running() as service, httpx.Client(base_url=service.url) as client:
+        long = {"text": "x" * 900_000}
+        made = [
+            client.post("/v1/sessions", json={"agent_id": "a", "goal": "g", "metadata": metadata}).json()["session_id"]
+            for metadata in (*([long] * 10), *([{}] * 70))
+        ]
+        found: list[str] = []
+        query: dict[str, str] = {}
+        while True:
+            answer = client.get("/v1/sessions", params={"limit": "1000", **query})
+            assert len(answer.content) < 5 << 20
+            page = answer.json()
+            found += [session["session_id"] for session in page["sessions"]]
+            if "next" not in page:
+                break
+            assert page["next"] == found[-1]
+            query = {"after": page["next"]}
+        assert found == sorted(made)
+        assert len(client.get("/v1/sessions", params={"limit": 1}).json()["sessions"]) == 1
