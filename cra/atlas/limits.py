@@ -98,6 +98,7 @@ def _micro(value: float, *, up: bool) -> int:
     import math
     from fractions import Fraction
 
-    # The decimal that was written, not the binary nearest to it: 19.99 costs 19.99.
-    exact = Fraction(repr(value)) * MICRO
+    # The decimal that was written, not the binary nearest to it: 19.99 costs 19.99. By float's own words: those of
+    # NumPy's subclass are no number.
+    exact = Fraction(float.__repr__(value)) * MICRO
     return math.ceil(exact) if up else math.floor(exact)

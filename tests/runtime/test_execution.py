@@ -726,6 +726,9 @@ def test_validating_over_the_wire_changes_nothing(desk: Desk, session_id: str) -
 class Amount(float):
     """A number of somebody else's library, as NumPy's are."""
 
+    def __repr__(self) -> str:
+        return f"np.float64({float(self)!r})"
+
 
 class Word(str):
     """A text of somebody else's library."""
@@ -740,6 +743,14 @@ def test_a_result_of_subclasses_is_recorded_answered_and_repeated(desk: Desk, se
     assert "action.executed" in desk.types(session_id)
     request = desk.request(session_id, "execute", execution={"action_id": "ticket.get", "parameters": {}})
     assert b'"status":"success"' in desk.runtime.handle(request)
+
+
+def test_a_cost_of_somebody_elses_number_is_what_it_is(desk: Desk, session_id: str) -> None:
+    for _ in range(4):
+        desk.runtime.execute(session_id, "refund.create", {"amount": Amount(499.75)})
+    with pytest.raises(LimitExceeded):
+        desk.runtime.execute(session_id, "refund.create", {"amount": Amount(1.25)})
+    desk.runtime.execute(session_id, "refund.create", {"amount": Amount(1)})
 
 
 def test_who_changes_a_resolution_changes_no_decision(desk: Desk, session_id: str) -> None:
