@@ -1,8 +1,11 @@
 """Diff: what differs between two recorded sessions by meaning, ids and times and what follows from them aside."""
 
 import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
+from itertools import accumulate
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -61,6 +64,10 @@ _DECIDING = frozenset(
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z|\bretry in [0-9]+ s\b")
 
+# Looking for what is alike takes about as many steps at most, a second or two. Beyond them what begins and what ends
+# alike is paired, and the rest in its order by kind.
+_MOST_STEPS = 10_000_000
+
 T = TypeVar("T")
 
 
@@ -118,8 +125,9 @@ def diff(before: Trace | bytes, after: Trace | bytes) -> TraceDiff:
     """
     one, other = read_session(before).steps, read_session(after).steps
     found: list[Difference] = []
-    for mine, theirs in _aligned(one, other, _subject, lambda step: _family(step.first)):
-        found += _steps(mine, theirs)
+    effort = _Effort()
+    for mine, theirs in _aligned(one, other, _subject, lambda step: _family(step.first), effort):
+        found += _steps(mine, theirs, effort)
     return TraceDiff(
         differences=tuple(found),
         before_events=sum(len(step.events) for step in one),
@@ -127,10 +135,10 @@ def diff(before: Trace | bytes, after: Trace | bytes) -> TraceDiff:
     )
 
 
-def _steps(mine: Step | None, theirs: Step | None) -> Iterator[Difference]:
+def _steps(mine: Step | None, theirs: Step | None, effort: "_Effort") -> Iterator[Difference]:
     one = () if mine is None else mine.events
     other = () if theirs is None else theirs.events
-    for event, counterpart in _aligned(one, other, _about, lambda event: event.event_type):
+    for event, counterpart in _aligned(one, other, _about, lambda event: event.event_type, effort):
         if event is not None and counterpart is not None:
             yield from _fields(event, counterpart)
         elif event is not None:
@@ -212,24 +220,67 @@ def _about(event: Recorded) -> tuple[str, str, str]:
     return event.event_type, str(subject), str(payload.get("source", ""))
 
 
+class _Effort:
+    """How many steps are left for all of a comparison."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _MOST_STEPS
+
+
+class _Matcher(SequenceMatcher[Any]):
+    """Match as `SequenceMatcher` does, as long as there is effort left.
+
+    NOTE: its time grows with the cube of what repeats: sessions of two thousand requests took it a minute.
+    """
+
+    def __init__(self, one: list[Any], other: list[Any], effort: _Effort) -> None:
+        super().__init__(None, one, other, autojunk=False)
+        self._one, self._other, self._effort = one, other, effort
+        times = Counter(other)
+        self._before = [0, *accumulate(1 + times[item] for item in one)]
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        """Return where most in a row is alike; without the effort for that, where the ranges begin or end alike."""
+        one, other = self._one, self._other
+        ahi = len(one) if ahi is None else ahi
+        bhi = len(other) if bhi is None else bhi
+        steps = self._before[ahi] - self._before[alo]
+        if steps <= self._effort.left:
+            self._effort.left -= steps
+            return super().find_longest_match(alo, ahi, blo, bhi)
+        most, size = min(ahi - alo, bhi - blo), 0
+        while size < most and one[alo + size] == other[blo + size]:
+            size += 1
+        if size:
+            return Match(alo, blo, size)
+        while size < most and one[ahi - size - 1] == other[bhi - size - 1]:
+            size += 1
+        return Match(ahi - size, bhi - size, size)
+
+
 def _aligned(
-    one: Sequence[T], other: Sequence[T], key: Callable[[T], Any], kind: Callable[[T], str]
+    one: Sequence[T], other: Sequence[T], key: Callable[[T], Any], kind: Callable[[T], str], effort: _Effort
 ) -> Iterator[tuple[T | None, T | None]]:
     """Pair what has the same key, in order; in between, what is at least of the same kind."""
-    matcher = SequenceMatcher(None, [key(item) for item in one], [key(item) for item in other], autojunk=False)
+    matcher = _Matcher([key(item) for item in one], [key(item) for item in other], effort)
     for tag, i, k, j, m in matcher.get_opcodes():
         if tag == "equal":
             yield from zip(one[i:k], other[j:m], strict=True)
             continue
-        rest = list(other[j:m])
+        places: dict[str, list[int]] = {}
+        for at in range(j, m):
+            places.setdefault(kind(other[at]), []).append(at)
         for item in one[i:k]:
-            place = next((n for n, candidate in enumerate(rest) if kind(candidate) == kind(item)), None)
-            if place is None:
+            same = places.get(kind(item), [])
+            place = bisect_left(same, j)
+            if place == len(same):
                 yield item, None
                 continue
-            for skipped in rest[:place]:
+            for skipped in other[j : same[place]]:
                 yield None, skipped
-            yield item, rest[place]
-            del rest[: place + 1]
-        for left in rest:
+            yield item, other[same[place]]
+            j = same[place] + 1
+        for left in other[j:m]:
             yield None, left
