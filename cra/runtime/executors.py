@@ -161,6 +161,9 @@ class WorkerThreads:
             if future.set_running_or_notify_cancel():
                 try:
                     result = context.run(function, *arguments)
+                except StopIteration as error:
+                    # What waits on an event loop never hears of one.
+                    future.set_exception(_stopped(error))
                 except Exception as error:
                     future.set_exception(error)
                 except BaseException as error:

@@ -167,6 +167,19 @@ def test_an_executor_elsewhere_cannot_end_the_caller() -> None:
     assert desk.runtime.execute(session_id, "slow.run", {"still": "there"}) == {"still": "there"}
 
 
+def test_an_executor_that_ends_an_iteration_fails_its_call_at_once_on_an_event_loop_too() -> None:
+    async def scenario() -> None:
+        desk = Desk(MemoryStorage(), asynchronous=True)
+        desk.runtime.executor("slow.run")(lambda parameters: next(iter(())))
+        session = await desk.runtime.create_session("agent-1", "help")
+        await desk.runtime.resolve(session.id, "help")
+        with pytest.raises(ActionFailed, match="StopIteration"):
+            await desk.runtime.execute(session.id, "slow.run", {})
+        assert desk.last(session.id)[1]["error_code"] == "executor_error"
+
+    asyncio.run(scenario())
+
+
 def test_an_executor_that_hangs_is_left_behind_at_its_deadline(desk: Desk, session_id: str) -> None:
     gate = threading.Event()
     desk.runtime.executor("slow.run")(lambda parameters: gate.wait(30))
