@@ -90,6 +90,7 @@ async def get(call: Call) -> Answer:
     seconds = call.parameters(WaitQuery).wait_seconds
     record = await _visible(call, call.path["approval_id"])
     if seconds:
+        call.service.streams.claim(call.identity)
         record = await _wait(call, record.approval_id, seconds)
     return json_response(approval_value(record))
 

@@ -140,6 +140,7 @@ async def follow(call: Call) -> Answer:
         first = int(last) + 1
     session_id = call.path["session_id"]
     await visible(call, session_id)
+    call.service.streams.claim(call.identity)
     return Stream(_sse(call, Follower(call, session_id, first)), media=EVENTS, live=True)
 
 
@@ -199,6 +200,7 @@ class LiveSocket:
         await visible(call, session_id)
         await service.streams.enter()
         call.gate = service.streams
+        service.streams.claim(call.identity)
         return Follower(call, session_id, query.first)
 
     async def _pump(self, call: Call, follower: Follower, send: Send) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cra.runtime.config import RuntimeConfig
 from cra.runtime.sync import CRARuntime
 from cra.server.settings import ServiceSettings
 from tests.server.desk import desk
+from tests.server.identities import make_key, make_tenant, memory
 from tests.server.running import Running, running
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -165,6 +167,38 @@ def test_streams_are_bounded_and_a_reader_that_leaves_gives_its_place_back() -> 
             client.get("/v1/health/live")
         with client.stream("GET", f"{path}/trace/live") as again:
             assert again.status_code == 200
+
+
+def test_nobody_alone_takes_the_places_of_all() -> None:
+    settings = ServiceSettings(storage="memory", shutdown_seconds=5, max_streams=16)
+    store = memory()
+    make_tenant(store, "acme")
+    agents = [make_key(store, agent_id="a", roles=["agent"])[1] for _ in range(4)]
+    person, elsewhere = make_key(store)[1], make_key(store, "acme")[1]
+    with (
+        running(settings, storage=store) as service,
+        httpx.Client(base_url=service.url, timeout=20) as client,
+        ExitStack() as held,
+    ):
+        new = {"agent_id": "a", "goal": "g"}
+        path = client.post("/v1/sessions", json=new, headers={"X-API-Key": agents[0]}).headers["location"]
+        theirs = client.post("/v1/sessions", json=new, headers={"X-API-Key": elsewhere}).headers["location"]
+
+        def follow(key: str, path: str = path, method: str = "GET") -> int:
+            answer = held.enter_context(client.stream(method, f"{path}/trace/live", headers={"X-API-Key": key}))
+            return answer.status_code
+
+        # One credential gets three quarters at most, its tenant seven eighths; and HEAD keeps nothing.
+        assert [follow(agents[0]) for _ in range(20)] == [200] * 12 + [503] * 8
+        assert follow(person, method="HEAD") == 200
+        with pytest.raises(InvalidStatus, match="503"):
+            connect(f"ws://127.0.0.1:{service.port}{path}/trace/live", additional_headers={"X-API-Key": agents[0]})
+        assert [follow(key) for key in (*agents[1:], person)] == [200, 200, 503, 503]
+        assert follow(elsewhere, theirs) == 200
+        held.close()
+        while service.app.service.streams.active:
+            client.get("/v1/health/live")
+        assert follow(agents[0]) == 200
 
 
 def test_a_reader_that_takes_nothing_is_cut_off_and_costs_no_memory() -> None:
