@@ -18,7 +18,7 @@ from cra.runtime.past import Recorded, Step, read_session
 Grade = Literal["none", "cosmetic", "behaviour", "decision"]
 GRADES: tuple[Grade, ...] = ("none", "cosmetic", "behaviour", "decision")
 
-# Ids, times, and digests that follow from them; two runs of one thing never share these.
+# Ids, times, and digests that follow from them; two runs of one thing never share these, but both have them or neither.
 _ASIDE = frozenset(
     (
         "approval_id",
@@ -61,6 +61,9 @@ _DECIDING = frozenset(
         "approval.expired",
     )
 )
+# Where ids and times are put aside inside of a text. Elsewhere they are what somebody said: who an agent is, what a goal
+# is about.
+_WORDS = frozenset(("details", "ended_at", "error_message", "placed_at", "reason", "session_id"))
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z|\bretry in [0-9]+ s\b")
 
@@ -162,9 +165,9 @@ def _alone(event: Recorded, *, before: bool) -> Difference:
 def _fields(event: Recorded, other: Recorded) -> Iterator[Difference]:
     if event.raw == other.raw:
         return
-    for name in sorted((event.payload.keys() | other.payload.keys()) - _ASIDE):
+    for name in sorted(event.payload.keys() | other.payload.keys()):
         one, two = event.payload.get(name, UNSET), other.payload.get(name, UNSET)
-        if _same(one, two):
+        if _same(name, one, two):
             continue
         yield Difference(
             grade=_grade(event.event_type, name),
@@ -184,11 +187,13 @@ def _grade(event_type: str, name: str) -> Grade:
     return "decision" if deciding and name in _DECISIVE else "behaviour"
 
 
-def _same(one: Any, two: Any) -> bool:
+def _same(name: str, one: Any, two: Any) -> bool:
     if isinstance(one, UnsetType) or isinstance(two, UnsetType):
         return False
-    if isinstance(one, str) and isinstance(two, str):
-        return one == two or _timeless(one) == _timeless(two)
+    if name in _ASIDE:
+        return True
+    if name in _WORDS and isinstance(one, str) and isinstance(two, str):
+        return _timeless(one) == _timeless(two)
     return dumps(one) == dumps(two)
 
 

@@ -13,6 +13,7 @@ from cra.audit import diff as comparing
 from cra.audit.diff import GRADES, diff
 from cra.errors import InvalidTrace
 from cra.testing.clock import FixedClock, SeededIds
+from specs.reference import chain
 
 ATLAS = {
     "atlas_version": "1.0",
@@ -147,3 +148,33 @@ def test_without_the_effort_to_look_for_more_what_begins_and_ends_alike_is_still
     assert not diff(before, again)
     assert diff(before, longer).differences == expected.differences
     assert diff(before, longer).grade == "decision"
+
+
+ONE, TWO = "01920000-0000-7000-8000-0000000000a1", "01920000-0000-7000-8000-0000000000a2"
+
+
+@pytest.mark.parametrize(
+    ("event_type", "before", "after"),
+    [
+        ("session.started", {"agent_id": ONE}, {"agent_id": TWO}),
+        ("session.started", {"parent_session_id": ONE}, {}),
+        ("carp.request.received", {"goal": f"refund {ONE}"}, {"goal": f"refund {TWO}"}),
+        ("carp.request.received", {"goal": "by 2026-01-01T00:00:00Z"}, {"goal": "by 2027-01-01T00:00:00Z"}),
+        ("action.approved", {"approver": ONE}, {"approver": TWO}),
+        ("action.approved", {"approval_id": ONE}, {}),
+    ],
+)
+def test_an_id_or_a_time_that_somebody_said_is_not_put_aside(
+    event_type: str, before: dict[str, str], after: dict[str, str]
+) -> None:
+    def told(fields: dict[str, str]) -> bytes:
+        events = [json.loads(line) for line in record([("call", "ticket.get")]).splitlines()]
+        for event in events:
+            if event["event_type"] == event_type:
+                event["payload"].update(fields)
+        return b"".join(chain.line(event) for event in chain.link_all(events))
+
+    found = diff(told(before), told(after))
+    assert [(one.event_type, one.pointer) for one in found.differences] == [(event_type, f"/{name}") for name in before]
+    assert found.grade == "behaviour"
+    assert not diff(told(before), told(before))
