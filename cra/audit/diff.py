@@ -61,8 +61,8 @@ _DECIDING = frozenset(
         "approval.expired",
     )
 )
-# Where ids and times are put aside inside of a text. Elsewhere they are what somebody said: who an agent is, what a goal
-# is about.
+# Where ids and times are put aside inside of a text. Elsewhere they are what somebody said: who an agent is, what is
+# wanted.
 _WORDS = frozenset(("details", "ended_at", "error_message", "placed_at", "reason", "session_id"))
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z|\bretry in [0-9]+ s\b")

@@ -118,7 +118,9 @@ def make_request(runtime: CRARuntime, session: SessionRecord, operation: str, go
 
 def read_trace(source: str, settings: Settings) -> bytes:
     """Return the bytes of a trace: a file, standard input (`-`), or a session of the store."""
-    if source == "-" or Path(source).is_file():
+    place = Path(source)
+    # Also what a shell's <(command) names, which is no regular file.
+    if source == "-" or place.is_file() or place.is_fifo():
         return read_file(source, what="trace")
     if not _is_uuid(source):
         raise FileNotFound(

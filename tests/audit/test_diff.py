@@ -128,8 +128,8 @@ def test_a_broken_chain_is_refused_with_its_event() -> None:
 
 
 def test_sessions_that_repeat_themselves_are_compared_in_bounded_time() -> None:
-    # What repeats in two rhythms is the worst there is: this took sixteen seconds with 1,500 requests, and eight times as
-    # long with twice as many.
+    # What repeats in two rhythms is the worst there is: this took sixteen seconds with 1,500 requests, and eight times
+    # as long with twice as many.
     one = record([("resolve", "ab"[at % 2]) for at in range(1500)])
     other = record([("resolve", "ba"[at // 2 % 2]) for at in range(1500)], seed=1)
     began = time.process_time()

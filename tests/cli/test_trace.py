@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -74,6 +76,16 @@ def test_a_good_trace_verifies_from_the_store_and_from_a_file(cra: Run, trace: P
     assert ran.json["events"] == len(trace.read_bytes().splitlines())
     assert cra("trace", "verify", session_of(trace), "--json").json == ran.json
     assert "verified" in cra("trace", "verify", str(trace)).out
+
+
+def test_a_trace_comes_through_a_pipe_with_a_name(cra: Run, trace: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=pipe.write_bytes, args=(trace.read_bytes(),))
+    writer.start()
+    ran = cra("trace", "verify", str(pipe))
+    writer.join()
+    assert (ran.code, "one unbroken chain" in ran.out) == (0, True)
 
 
 def test_one_changed_byte_is_found_at_its_event(cra: Run, trace: Path) -> None:
