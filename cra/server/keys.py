@@ -160,6 +160,7 @@ async def set_role(call: Call) -> Answer:
 
 async def remove_role(call: Call) -> Answer:
     """Remove a role of the tenant."""
-    store, now_us = store_of(call), _now_us(call)
-    await _change(call, lambda: (None, issuing.remove_role(store, call.path["name"], now_us=now_us)))
+    store, name, now_us = store_of(call), call.path["name"], _now_us(call)
+    maker = call.identity.permissions
+    await _change(call, lambda: (None, issuing.remove_role(store, name, maker=maker, now_us=now_us)))
     return Response(status=204)

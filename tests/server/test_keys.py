@@ -196,6 +196,17 @@ def test_nobody_sets_a_role_that_may_more_than_they(place: Place, clerk: str) ->
     problem(place.ask(reader, "GET", "/v1/atlases"), 403)
 
 
+def test_nobody_takes_from_a_role_what_they_could_not_give_it(place: Place, admin: str, clerk: str) -> None:
+    before = {"permissions": ["approvals.decide", "approvals.read"]}
+    assert place.ask(admin, "PUT", "/v1/roles/judge", before).status_code == 200
+    for method, body in (("PUT", {"permissions": []}), ("PUT", {"permissions": ["approvals.read"]}), ("DELETE", None)):
+        found = problem(place.ask(clerk, method, "/v1/roles/judge", body), 403)
+        assert found["details"]["permission"] == "approvals.decide"
+    roles = {role["name"]: role for role in place.ask(admin, "GET", "/v1/roles").json()["roles"]}
+    assert roles["judge"]["permissions"] == before["permissions"]
+    assert place.ask(admin, "DELETE", "/v1/roles/judge").status_code == 204
+
+
 def test_an_agents_key_manages_nothing_even_with_the_role_of_an_administrator(place: Place, admin: str) -> None:
     agent = new(place, admin, roles=["admin", "agent"], agent_id="bot")["key"]
     assert place.ask(agent, "GET", "/v1/sessions").status_code == 200

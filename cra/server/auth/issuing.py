@@ -239,14 +239,15 @@ def _told(key: KeyDocument) -> dict[str, Any]:
 
 
 def set_role(store: Storage, name: str, permissions: Iterable[str], *, maker: frozenset[str]) -> Write:
-    """Set a role of the tenant; it permits nothing that its maker is not permitted."""
+    """Set a role of the tenant; neither before nor after may it permit what its maker is not permitted."""
     _check_own_role(name)
     wanted = check_permissions(permissions)
     before = custom_roles(store).get(name)
     body = msgspec.json.encode(RoleDocument(permissions=tuple(sorted(wanted))))
 
     def check(current: Document | None) -> None:
-        _check_no_more(permissions_of((name,), store.tenant, custom={name: wanted}), maker)
+        _check_no_more(_of_role(store, name, wanted), maker)
+        _check_no_more(_of_role(store, name, () if current is None else _permissions(current)), maker)
         if current is None:
             _check_room(store.documents(ROLE_KIND), MAX_ROLES, "roles", lambda _: True)
 
@@ -257,13 +258,17 @@ def set_role(store: Storage, name: str, permissions: Iterable[str], *, maker: fr
     return Write(ROLE_KIND, name, body, "role.set", told, check)
 
 
-def remove_role(store: Storage, name: str, *, now_us: int) -> Write:
-    """Remove a role that no good key has; raises `RoleNotFound`, `AdministrationConflict`."""
+def remove_role(store: Storage, name: str, *, maker: frozenset[str], now_us: int) -> Write:
+    """Remove a role that no good key has; raises `RoleNotFound`, `Forbidden`, `AdministrationConflict`.
+
+    Tokens of an issuer may name it, so it takes as much as to set it.
+    """
     _check_own_role(name)
 
     def check(current: Document | None) -> None:
         if current is None:
             raise RoleNotFound(f"role `{name[:63]}` does not exist", hint="`GET /v1/roles` lists them")
+        _check_no_more(_of_role(store, name, _permissions(current)), maker)
         for key in readable(store.documents(keys.KIND)):
             if name in key.roles and key.is_good(now_us):
                 raise AdministrationConflict(
@@ -272,6 +277,10 @@ def remove_role(store: Storage, name: str, *, now_us: int) -> Write:
 
     check(store.document(ROLE_KIND, name))
     return Write(ROLE_KIND, name, None, "role.removed", {"role": name}, check)
+
+
+def _of_role(store: Storage, name: str, permissions: Iterable[str]) -> frozenset[str]:
+    return permissions_of((name,), store.tenant, custom={name: permissions})
 
 
 def _check_own_role(name: str) -> None:
