@@ -58,8 +58,9 @@ class Upkeep:
             log.warning("upkeep: the tenants cannot be read: %s", error.message)
             return
         for name in names:
-            runtime = tenancy.get(name).runtime
             try:
+                # A store has tenants of its own making too, whom no service can serve, or whose atlases cannot be.
+                runtime = tenancy.get(name).runtime
                 purged = await runtime.administration.purge(limit=_MOST_PURGED)
                 await runtime.approvals.expire()
             except CRAError as error:

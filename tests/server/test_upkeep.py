@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from cra import CRARuntime, RuntimeConfig
 from cra.atlas.loader import load_json
 from cra.errors import ApprovalRequired, SessionNotFound
 from cra.server.app import create_app
@@ -64,6 +65,24 @@ def test_a_store_that_fails_leaves_the_upkeep_going(caplog: pytest.LogCaptureFix
         assert "upkeep: tenant `default`" in caplog.text
         assert (await runtime.get_session(session)).status == "ended"
         await upkeep.turn()
+        with pytest.raises(SessionNotFound):
+            await runtime.get_session(session)
+
+    asyncio.run(scenario())
+
+
+def test_a_tenant_that_no_service_can_serve_leaves_the_upkeep_going(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        store = MemoryStorage()
+        CRARuntime(RuntimeConfig(storage=store.of_tenant("Team_A"))).create_session("bot", "refund")
+        app = create_app(ServiceSettings(storage="memory"), storage=store)
+        runtime = app.service.tenancy.get("default").runtime
+        await runtime.administration.set_retention({"keep_ended": 0}, actor="root")
+        session = (await runtime.create_session("bot", "refund")).session_id
+        await runtime.end_session(session)
+        with caplog.at_level(logging.WARNING, "cra.server"):
+            await Upkeep(app.service, 60).turn()
+        assert "upkeep: tenant `Team_A`" in caplog.text
         with pytest.raises(SessionNotFound):
             await runtime.get_session(session)
 
