@@ -38,7 +38,11 @@ def make_config(settings: Settings, **more: Any) -> RuntimeConfig:
                 f"setting is `{word}`, expected NAME=VALUE with one of {', '.join(known)}", hint="see docs/cli.md"
             )
         default = known[name].default
-        values[name] = text if isinstance(default, str) else _number(name, text)
+        if isinstance(default, bool):
+            # What is neither is said with the setting's own words.
+            values[name] = {"true": True, "false": False}.get(text, text)
+        else:
+            values[name] = text if isinstance(default, str) else _number(name, text)
     return RuntimeConfig(**(values | more))
 
 

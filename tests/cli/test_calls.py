@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cra import CRARuntime, RuntimeConfig
 from cra._core.canonical import dumps
+from cra.atlas.loader import load_json
 from tests.cli.harness import REFUND, REFUND_WORDS, REFUNDED, SUPPORT, TICKET, Run
 
 NOBODY = "01890000-0000-7000-8000-000000000000"
@@ -68,9 +70,29 @@ def test_storage_and_settings_that_make_no_sense_are_bad_input(cra: Run) -> None
         ("--set", "unheard=1"),
         ("--set", "capture_parameters=some"),
         ("--set", "default_ttl_seconds=-1"),
+        ("--set", "stored_atlases=1"),
     ):
         ran = cra("session", "create", "a", "b", *words, "--json")
         assert (ran.code, ran.error["code"]) == (3, "config_invalid"), words
+
+
+def test_a_command_decides_by_the_stored_atlases_when_it_is_told_to(cra: Run, session: str) -> None:
+    forbidding = load_json(
+        {
+            "atlas_version": "1.0",
+            "atlas_id": "com.acme.own",
+            "version": "1.0.0",
+            "name": "Own",
+            "policies": [{"policy_id": "nothing-read", "type": "deny", "actions": ["ticket.get"]}],
+        }
+    )
+    with CRARuntime(RuntimeConfig(storage="sqlite:///cra.db", stored_atlases=True)) as runtime:
+        runtime.administration.load_atlas(forbidding, actor="dana")
+    words = ("resolve", "read a ticket", "-S", session, "-a", SUPPORT, "--json")
+    denied = {action["action_id"] for action in cra(*words, "--set", "stored_atlases=true").json["denied_actions"]}
+    assert "ticket.get" in denied
+    assert "ticket.get" not in {action["action_id"] for action in cra(*words).json["denied_actions"]}
+    assert cra(*words, "--set", "stored_atlases=false").code == 0
 
 
 def test_a_store_that_is_no_database_is_a_storage_error(cra: Run, tmp_path: Path) -> None:
