@@ -319,12 +319,11 @@ class Administration:
         return self._purge(self.retention, check_text("actor", actor, _LONGEST_NAME), now_us, limit)
 
     def retain(self) -> None:
-        """Remove what the runtime's setting `retention` lets go."""
+        """Remove what the runtime's setting `retention` lets go, unless the tenant has a policy of its own."""
         keep = self._kernel.config.retention
-        if keep is None or self._kernel.storage.ended_count() <= keep:
+        if keep is None or self._kernel.storage.ended_count() <= keep or self.get(RETENTION, _POLICY) is not None:
             return
-        policy = RetentionPolicy(keep_ended=keep)
-        self._purge(lambda: policy, RETENTION_ACTOR, None, None)
+        self._purge(self.retention, RETENTION_ACTOR, None, None)
 
     def _purge(
         self, policy_now: Callable[[], RetentionPolicy], actor: str, now_us: int | None, limit: int | None

@@ -326,6 +326,15 @@ def test_the_setting_keeps_that_many_ended_sessions() -> None:
     assert desk.runtime.administration.retention() == RetentionPolicy(keep_ended=2)
 
 
+@pytest.mark.parametrize("policy", [{"ended_days": 90}, {"keep_ended": 4}, {}])
+def test_the_setting_takes_nothing_that_the_tenant_s_own_policy_keeps(policy: dict[str, int]) -> None:
+    desk = Desk(MemoryStorage(), retention=2)
+    desk.runtime.administration.set_retention(policy, actor="ann")
+    session_ids = finished(desk, 4)
+    assert left(desk) == set(session_ids)
+    assert purged(desk) == []
+
+
 def test_the_setting_does_not_purge_what_is_held() -> None:
     desk = Desk(MemoryStorage(), retention=0)
     session_id = desk.begin()
