@@ -20,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from cra.errors import ConfigInvalid
 from cra.server.connection import Connection
 from cra.server.settings import ServiceSettings
+from cra.server.websocket import WebSocket
 from cra.storage.base import DEFAULT_TENANT
 
 
@@ -31,7 +32,7 @@ def make_config(app: Any, settings: ServiceSettings, **more: Any) -> uvicorn.Con
         port=settings.port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=Connection,
-        ws="websockets-sansio",
+        ws=WebSocket,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.sync import CRARuntime
 from cra.server.settings import ServiceSettings
+from cra.server.websocket import WebSocket
 from tests.server.desk import desk
 from tests.server.identities import make_key, make_tenant, memory
 from tests.server.running import Running, running
@@ -214,6 +215,58 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_costs_no_memory() -> None:
             while 'cra_streams_cut_total{reason="stalled"} 1.0' not in client.get("/metrics").text:
                 pass
             assert service.app.service.streams.active == 0
+
+
+def upgraded(service: Running, path: str) -> socket.socket:
+    """Return a connection that is a WebSocket of somebody who reads slowly, if at all."""
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.connect(("127.0.0.1", service.port))
+    line.sendall(
+        f"GET {path}/trace/live HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    assert line.recv(12) == b"HTTP/1.1 101"
+    return line
+
+
+def kept(service: Running) -> list[int]:
+    """Return how many bytes each WebSocket has for its reader."""
+    return [c.transport.get_write_buffer_size() for c in service.server.server_state.connections if is_socket(c)]
+
+
+def is_socket(connection: Any) -> bool:
+    return isinstance(connection, WebSocket)
+
+
+def test_pings_of_who_reads_nothing_are_not_answered_without_end(
+    service: Running, client: httpx.Client, path: str
+) -> None:
+    with upgraded(service, path) as line:
+        pings = b"\x89\xfd\0\0\0\0" + b"x" * 125
+        for _ in range(100):
+            line.sendall(pings * 1000)
+            assert client.get("/v1/health/live").status_code == 200
+        assert max(kept(service)) < 4 << 20
+
+
+def test_a_message_in_pieces_without_end_is_cut_off(service: Running, path: str) -> None:
+    with upgraded(service, path) as line:
+        line.settimeout(20)
+        line.sendall(b"\x01\x80\0\0\0\0")
+        line.sendall(b"\x00\x80\0\0\0\0" * 1000)
+        with suppress(ConnectionError):
+            while line.recv(65536):
+                pass
+
+
+def test_a_refused_websocket_is_no_error_of_the_service(
+    service: Running, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidStatus, match="404"):
+        connect(f"ws://127.0.0.1:{service.port}/v1/sessions/{NOBODY}/trace/live")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_service_that_stops_ends_its_streams_and_says_why() -> None:
