@@ -203,9 +203,11 @@ def _settings(chosen: Settings) -> list[Finding]:
 def _store(chosen: Settings) -> list[Finding]:
     from cra.cli._runtime import make_config
     from cra.errors import CRAError
+    from cra.server.settings import redacted_url
     from cra.storage.open import open_storage
 
     findings = []
+    shown = redacted_url(chosen.storage)
     apsw = _version("apsw")
     if apsw is None:
         findings.append(Finding("sqlite", WARNING, "the package apsw is missing", _MEMORY_HINT))
@@ -220,7 +222,7 @@ def _store(chosen: Settings) -> list[Finding]:
             Finding(
                 "storage",
                 GOOD if able else BAD,
-                f"{chosen.storage}, not made yet" if able else f"{chosen.storage}: `{folder}` cannot be written to",
+                f"{shown}, not made yet" if able else f"{shown}: `{folder}` cannot be written to",
                 None if able else "name another with --storage or CRA_STORAGE",
             )
         )
@@ -233,10 +235,10 @@ def _store(chosen: Settings) -> list[Finding]:
         finally:
             store.close()
         many = "1000 or more" if len(sessions) == 1_000 else str(len(sessions))
-        words = f"{chosen.storage}: {store.name}, durability {store.durability}, {many} sessions"
+        words = f"{shown}: {store.name}, durability {store.durability}, {many} sessions"
         findings.append(Finding("storage", GOOD, words))
     except CRAError as error:
-        findings.append(Finding("storage", BAD, f"{chosen.storage}: {error.message}", error.hint))
+        findings.append(Finding("storage", BAD, f"{shown}: {error.message}", error.hint))
     return findings
 
 

@@ -215,7 +215,8 @@ def _check(settings: ServiceSettings) -> None:
         )
 
 
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+# To the last `@` there is: who has written a password as it is, with a `/` or an `@` in it, is not to see it either.
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):.*@")
 _SECRET_PARAMETER = re.compile(r"((?:password|secret|passfile|sslpassword)=)[^&]*", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"secret|password|token|credential|private", re.IGNORECASE)
 

@@ -31,6 +31,16 @@ def test_the_doctor_says_what_is_wrong(cra: Run, monkeypatch: pytest.MonkeyPatch
     assert cra("doctor").code == 1
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@127.0.0.1:1/db", "postgresql://127.0.0.1:1/db?password=hunter2"]
+)
+def test_the_doctor_shows_no_password(cra: Run, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    for ran in (cra("doctor", "--storage", url), cra("doctor", "--json", "--storage", url)):
+        assert ran.code == 1
+        assert "127.0.0.1" in ran.out + ran.err
+        assert "hunter2" not in ran.out + ran.err
+
+
 def test_the_doctor_notices_a_wrong_sum(cra: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cra._core.sha256.sha256", lambda data: bytes(32))
     ran = cra("doctor", "--json")

@@ -16,7 +16,7 @@ import pytest
 from cra.errors import ConfigInvalid, Overloaded, RateLimited, Unauthenticated
 from cra.server.auth import fetch
 from cra.server.auth.authenticator import Authenticator
-from cra.server.auth.fetch import FetchFailed, fetch_json
+from cra.server.auth.fetch import FetchFailed, check_url, fetch_json
 from cra.server.auth.jwks import MAX_WAITING, read_keys
 from cra.server.auth.oidc import discover
 from tests.server.identities import (
@@ -448,6 +448,13 @@ def test_a_certificate_that_nobody_has_signed_is_not_taken(tmp_path: Path) -> No
 def test_an_issuer_with_a_query_is_refused() -> None:
     with pytest.raises(ConfigInvalid):
         discover("https://login.test/?a=b")
+
+
+def test_an_address_with_a_password_in_it_is_refused_and_not_repeated() -> None:
+    for url in ("https://u:hunter2@login.test/", "https://hunter2@login.test/"):
+        with pytest.raises(ConfigInvalid, match="a user or a password") as refused:
+            check_url(url, what="issuer")
+        assert "hunter2" not in str(refused.value)
 
 
 def test_a_token_opens_the_service_and_what_it_may_not_is_refused(server: KeyServer) -> None:

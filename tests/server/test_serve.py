@@ -74,6 +74,8 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
     assert "hunter" not in text
     assert "X-Proof" in text
     assert redacted_url("postgresql://u:p@h/d") == "postgresql://u:***@h/d"
+    for badly_written in ("hun/ter", "hun@ter", "hun?ter", "hun#ter", "hun:ter"):
+        assert redacted_url(f"postgresql://u:{badly_written}@h:1/d") == "postgresql://u:***@h:1/d"
 
 
 def test_every_setting_is_in_its_page_with_its_default() -> None:

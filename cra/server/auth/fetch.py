@@ -69,7 +69,10 @@ def check_url(url: str, *, what: str, loopback: bool = True) -> SplitResult:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise ConfigInvalid(f"{what} is `{url[:200]}`, expected an https URL") from None
-    plain = not url.isascii() or any(c <= " " for c in url) or parts.username is not None or parts.fragment
+    if "@" in parts.netloc:
+        # Not shown: what stands there is a password.
+        raise ConfigInvalid(f"{what} has a user or a password in it, expected an https URL")
+    plain = not url.isascii() or any(c <= " " for c in url) or parts.fragment
     good = parts.scheme == "https" or (parts.scheme == "http" and loopback and is_loopback(host or ""))
     if plain or not host or not good:
         raise ConfigInvalid(
