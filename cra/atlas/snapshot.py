@@ -149,7 +149,7 @@ class Snapshot:
         # Both tables read the same windows, so both are made when all of them are known.
         self.table = PolicyTable(
             [
-                (RISK_RANK[bound.action.risk_tier], self.atlas_index[bound.atlas_id], self._is_closed(bound.atlas_id))
+                (RISK_RANK[bound.action.risk_tier], self.atlas_index[bound.atlas_id], self.is_closed(bound.atlas_id))
                 for bound in self.actions
             ],
             rows,
@@ -263,7 +263,8 @@ class Snapshot:
                     )
                 )
 
-    def _is_closed(self, atlas_id: str) -> bool:
+    def is_closed(self, atlas_id: str) -> bool:
+        """Tell whether the default denies the actions of an atlas."""
         manifest = self.atlases[self.atlas_index[atlas_id]].manifest
         return self.default_decision == "deny" or any(p.type is PolicyType.ALLOW for p in manifest.policies)
 

@@ -24,6 +24,7 @@ from cra.runtime.engine import MICRO, Ask, Rules
 from cra.runtime.executors import ExecutorTable
 from cra.runtime.kernel import Kernel, Live
 from cra.runtime.payloads import check_payload
+from cra.runtime.unknown import context_watchers
 from cra.storage.base import ApprovalRecord, Change, Claim, IdempotencyRecord, ResolutionRecord, SessionRecord, Storage
 
 Payload = dict[str, Any]
@@ -279,10 +280,35 @@ class World(Kernel):
             answer = decided.canonical.replace(own.encode(), resolution_id.encode())
             told[-1][1].update(resolution_id=resolution_id, resolution_hash=hexdigest(answer))
             own = resolution_id
-        self.state.resolutions[own] = structs.replace(decided.record, resolution_id=own)
+        offered = decided.record.offered
         if not self.context_kept or "context_hash" in step.first.payload:
             self.blind.add(own)
+            offered = self._offered(step, ask, offered)
+        self.state.resolutions[own] = structs.replace(decided.record, resolution_id=own, offered=offered)
         return told
+
+    def _offered(self, step: Step, ask: Ask, offered: frozenset[str]) -> frozenset[str]:
+        """Return what a resolve offered whose context was not kept, where policies look at that.
+
+        The record says it of its own atlases. Under others it is what a call may find: they are asked again there.
+        """
+        snapshot, completed = self.snapshot, step.find(COMPLETED)
+        watched, _ = context_watchers(snapshot)
+        own = completed is not None and completed.payload.get("snapshot_digest") == snapshot.digest
+        results = {
+            event.payload.get("action_id"): event.payload["result"]
+            for event in step.events
+            if event.event_type == EVALUATED
+        }
+        considered = snapshot.considered(ask.atlas_ids, ask.capabilities)
+        found = set(offered - watched)
+        for number, bound in enumerate(snapshot.actions):
+            action_id = bound.action.action_id
+            if action_id in watched and (considered is None or considered[number]):
+                default = "deny" if snapshot.is_closed(bound.atlas_id) else "allow"
+                if not own or results.get(action_id, default) in ("allow", "requires_approval"):
+                    found.add(action_id)
+        return frozenset(found)
 
     def _usage(self, step: Step) -> dict[int, int] | None:
         if not self.snapshot.limits:

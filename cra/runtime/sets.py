@@ -1,7 +1,8 @@
 """Sets: which atlases, in which versions and order, a recorded digest stands for."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, permutations
+from itertools import combinations, islice, permutations, product
+from math import factorial
 from typing import Any
 
 from msgspec import Struct
@@ -72,20 +73,34 @@ class Sets:
         return self._made[key]
 
 
-_MOST_ORDERED = 5
-_MOST_CHOSEN = 10
+# So many sets are tried at most; a tenth of a second.
+_MOST_SETS = 20_000
 
 
 def _choices(atlases: tuple[Atlas, ...]) -> Iterator[tuple[Atlas, ...]]:
-    """Yield the sets that can be made of some atlases: in every order while they are few, else in the given one."""
-    if len(atlases) > _MOST_CHOSEN:
-        yield atlases
-        return
-    pick = permutations if len(atlases) <= _MOST_ORDERED else combinations
-    for size in range(len(atlases) + 1):
-        for chosen in pick(atlases, size):
-            if len({atlas.atlas_id for atlas in chosen}) == size:
-                yield chosen
+    """Yield the sets that can be made of some atlases: of each id one version or none.
+
+    They come in every order while those are few. Else the ids keep the order in which they were given first, as a
+    version takes the place of the one before it; and when even these are too many, only some are tried.
+    """
+    versions: dict[str, list[Atlas]] = {}
+    for atlas in atlases:
+        versions.setdefault(atlas.atlas_id, []).append(atlas)
+    sizes = range(len(versions) + 1)
+    pick = permutations if sum(_ways(tuple(versions.values()), size) for size in sizes) <= _MOST_SETS else combinations
+    # The largest first, since sessions begin with all there is.
+    every = (chosen for size in reversed(sizes) for ids in pick(versions.values(), size) for chosen in product(*ids))
+    yield from islice(every, _MOST_SETS)
+
+
+def _ways(versions: tuple[list[Atlas], ...], size: int) -> int:
+    """Return how many ordered sets of a size there are."""
+    # Elementary symmetric polynomials of the numbers of versions, each of which can be put into any order.
+    ways = [1] + [0] * size
+    for own in versions:
+        for count in range(size, 0, -1):
+            ways[count] += ways[count - 1] * len(own)
+    return ways[size] * factorial(size)
 
 
 def _set_digest(atlases: Sequence[Atlas], default_decision: str) -> str:

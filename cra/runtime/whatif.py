@@ -191,10 +191,9 @@ class _WhatIf:
             unknown.append(error.message)
         before = self._rulings_before(step, recorded, answer, set(rulings))
         # The same atlases decide the same, whatever the context was.
-        blind = answer.get("snapshot_digest") != self._snapshot.digest and (
-            not world.context_kept or "context_hash" in step.first.payload
-        )
-        if answer.get("snapshot_digest") == self._snapshot.digest:
+        same = answer.get("snapshot_digest") == self._snapshot.digest
+        blind = not same and (not world.context_kept or "context_hash" in step.first.payload)
+        if same:
             rulings = dict(before)
         watching, packs = context_watchers(self._snapshot) if blind else (frozenset(), False)
         changes = []
@@ -215,7 +214,7 @@ class _WhatIf:
             unknown.append("of the context only a digest was kept, and context packs are chosen by it")
         if any(change.before.decision == "unknown" for change in changes):
             unknown.append("what no policy decided is not in the trace, and the recorded atlases were not given")
-        blocks = () if packs else _block_changes(step.told(), told)
+        blocks = () if packs or same else _block_changes(step.told(), told)
         grades: list[Grade] = [change.grade for change in changes]
         grades += ["neutral"] if blocks else []
         grades += ["unknown"] if packs else []

@@ -509,3 +509,65 @@ def test_changes_are_graded_by_what_the_agent_may_do(before: Any, after: Any, gr
 def test_the_first_difference_is_named_by_its_pointer(one: Any, other: Any, pointer: str | None) -> None:
     found = first_difference(one, other)
     assert (None if found is None else found[0]) == pointer
+
+
+GOLD: Json = {
+    "atlas_version": "1.0",
+    "atlas_id": "com.acme.gold",
+    "version": "1.0.0",
+    "name": "gold",
+    "actions": [{"action_id": "refund.create", "name": "Refund"}, {"action_id": "refund.list", "name": "Refunds"}],
+    "policies": [
+        {"policy_id": "gold", "type": "allow", "actions": ["*.create"],
+         "conditions": {"context_matches": {"plan": "gold"}}},
+        {"policy_id": "all", "type": "allow", "actions": ["*.list"]},
+    ],
+    "context_packs": [
+        {"pack_id": "gold", "name": "Gold", "files": ["gold.md"], "conditions": {"context_matches": {"plan": "gold"}}}
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plan", ["gold", "free"])
+def test_what_a_lost_context_let_a_resolve_offer_is_taken_from_the_record(plan: str) -> None:
+    atlas = loader.load_json(GOLD, {"gold.md": "be generous"})
+    looser = loader.load_json({**GOLD, "version": "1.0.1", "description": "better words"}, {"gold.md": "be generous"})
+    runtime = CRARuntime(RuntimeConfig(clock=FixedClock(), ids=SeededIds(3)))
+    with runtime:
+        runtime.load_atlas(atlas)
+        runtime.register_executor("*", lambda parameters: None, inline=True)
+        session = runtime.create_session("agent-1", "help")
+        runtime.resolve(session.id, "help", context={"plan": plan})
+        with suppress(CRAError):
+            runtime.execute(session.id, "refund.create", {})
+        trace = runtime.get_trace(session.id)
+    result = replay(trace, atlas)
+    assert result.differences == ()
+    assert "carp.resolution.completed" in {event.event_type for event in result.not_retained}
+    # The same atlases decide the same and choose the same documents, whatever the context was.
+    assert what_if(trace, atlas, recorded=[atlas]).grade == "same"
+    # Others may have allowed the call: what it hangs on is named, and no offer is made up.
+    assert {change[3] for change in _changes(what_if(trace, looser)) if change[0] == "call"} == {"unknown"}
+
+
+def test_many_versions_are_found_in_the_order_in_which_they_took_each_others_place() -> None:
+    runtime = CRARuntime(RuntimeConfig(clock=FixedClock(), ids=SeededIds(3)))
+    given = []
+    with runtime:
+        for name in ("one", "two", "three"):
+            given.append(loader.load_json({**GOLD, "atlas_id": f"com.acme.{name}", "actions": [], "context_packs": []}))
+            runtime.load_atlas(given[-1])
+        session = runtime.create_session("agent-1", "help")
+        for number in range(1, 9):
+            again = given[number % 3]
+            given.append(
+                loader.load_json(
+                    {**GOLD, "atlas_id": again.atlas_id, "version": f"2.{number}.0", "actions": [], "context_packs": []}
+                )
+            )
+            runtime.load_atlas(given[-1], replace=True)
+            runtime.resolve(session.id, "help")
+        result = replay(runtime.get_trace(session.id), given)
+    assert result.ok
+    assert all(use.given for use in result.snapshots)
+    assert len(result.snapshots) == 8
