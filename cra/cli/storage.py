@@ -159,7 +159,11 @@ def _write(path: str, lines: Iterator[bytes]) -> int:
 
     part, size = Path(f"{path}.part"), 0
     try:
-        with part.open("wb") as file:
+        part.unlink(missing_ok=True)
+        # As the store's own file: for its owner only, from the first byte on, and nobody's link.
+        with os.fdopen(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb"
+        ) as file:
             for line in lines:
                 size += file.write(line)
             file.flush()

@@ -69,6 +69,21 @@ def same(one: Storage, other: Storage) -> None:
     assert sorted(list(export(one, one.tenants()))[1:]) == sorted(list(export(other, one.tenants()))[1:])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_an_export_is_for_its_owner_only_as_the_store_is(cra: Run, tmp_path: Path) -> None:
+    filled(opened("sqlite:///cra.db"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"kept")
+    Path("all.jsonl.part").symlink_to(elsewhere)
+    before = os.umask(0o022)
+    try:
+        assert cra("storage", "export", "-o", "all.jsonl").code == 0
+    finally:
+        os.umask(before)
+    assert Path("all.jsonl").stat().st_mode & 0o777 == 0o600
+    assert elsewhere.read_bytes() == b"kept"
+
+
 def test_a_store_moves_whole_to_any_other_and_back(cra: Run, tmp_path: Path, url: str) -> None:
     source = opened("sqlite:///cra.db")
     writers = filled(source)
