@@ -55,3 +55,14 @@ cdef inline int begin(EventBatch batch, bytes event_type) except -1:
 cdef inline int64_t seconds(int64_t wait_us) noexcept nogil:
     # Rounded up: who waits that long finds room.
     return (wait_us + 999_999) // 1_000_000
+
+
+# Raise when an outcome or blocks are not of the snapshot.
+cdef int check_outcome(Fragments f, Outcome outcome) except -1
+cdef int check_blocks(Fragments f, list blocks) except -1
+
+# Write what policy.evaluated says of one action; return False, and write nothing, where no policy decided.
+cdef int write_evaluated(Buffer out, Fragments f, Outcome outcome, Py_ssize_t action) except -1
+
+# Write the denied actions of a resolution.
+cdef int write_denied(Buffer out, Fragments f, Outcome outcome) except -1

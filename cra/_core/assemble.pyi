@@ -25,31 +25,3 @@ class Prefix:
     def decision_type(self) -> str: ...
     @property
     def reason(self) -> str | None: ...
-
-@final
-class Answer:
-    @property
-    def prefix(self) -> Prefix: ...
-    @property
-    def data(self) -> bytes: ...
-
-def resolve(
-    batch: EventBatch,
-    f: Fragments,
-    outcome: Outcome,
-    prefix: Prefix,
-    agent_id: str,
-    goal: str,
-    risk: str,
-    hints: tuple[str, ...],
-    capabilities: tuple[str, ...],
-    atlas_ids: tuple[str, ...],
-    context: dict[str, Any],
-    capture: bool,
-    ttl_seconds: int,
-    chosen: list[int],
-    skipped: list[int],
-    request_id: str | None = None,
-    timestamp: str | None = None,
-    parent_session_id: str | None = None,
-) -> tuple[Answer, str, str, str]: ...

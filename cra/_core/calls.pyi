@@ -1,9 +1,9 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from cra._core.assemble import Fragments
+from cra._core.assemble import Fragments, Prefix
 from cra._core.chain import EventBatch
-from cra._core.policy import PolicyTable
+from cra._core.policy import Outcome, PolicyTable
 
 PERMITTED: int
 UNOFFERED: int
@@ -46,6 +46,13 @@ class Call:
     def decision(self) -> str: ...
     def begin(self, batch: EventBatch, request_id: str | None = None) -> None: ...
 
+@final
+class Answer:
+    @property
+    def prefix(self) -> Prefix: ...
+    @property
+    def data(self) -> bytes: ...
+
 def take(
     action_id: str,
     parameters: dict[str, Any],
@@ -54,6 +61,26 @@ def take(
     capture: bool = False,
 ) -> Call: ...
 def weigh(result: Any) -> tuple[str, int]: ...
+def resolve(
+    batch: EventBatch,
+    f: Fragments,
+    outcome: Outcome,
+    prefix: Prefix,
+    agent_id: str,
+    goal: str,
+    risk: str,
+    hints: tuple[str, ...],
+    capabilities: tuple[str, ...],
+    atlas_ids: tuple[str, ...],
+    context: dict[str, Any],
+    capture: bool,
+    ttl_seconds: int,
+    chosen: list[int],
+    skipped: list[int],
+    request_id: str | None = None,
+    timestamp: str | None = None,
+    parent_session_id: str | None = None,
+) -> tuple[Answer, str, str, str]: ...
 def judge(
     batch: EventBatch,
     table: PolicyTable,

@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from cra._core.canonical cimport Buffer
+from cra._core.sha256 cimport cra_sha256_state
 
 
 @cython.final
@@ -25,6 +26,8 @@ cdef class EventBatch:
     cdef readonly int64_t now_us
     cdef readonly int64_t first_sequence
     cdef readonly int64_t count
+    cdef cra_sha256_state hashed  # of the event that ended last: its preimage up to the previous hash
+    cdef Py_ssize_t unsealed  # where that event begins in `buf`; -1 when its hash is known
     cdef Py_ssize_t finished  # where the finished events end in `buf`
     cdef Py_ssize_t payload  # where the payload of the event being written begins; 0 when there is none
     cdef Py_ssize_t preimage_head_size
@@ -52,30 +55,9 @@ cdef class EventBatch:
     cdef int end_event(self) except -1
     cdef void abandon_event(self) noexcept
 
+    # Work out the hash of the event that ended last.
+    cdef void seal(self) noexcept
+    cdef void keep_hash(self, const uint8_t *digest) noexcept
+
     # Return the finished events as a ledger keeps them.
     cdef bytes packed(self)
-
-
-cdef class Room:
-    cdef cython.pymutex lock
-    cdef public int64_t left
-    cdef readonly Py_ssize_t most_resolutions
-
-
-cdef class Ledger:
-    cdef readonly list pieces
-    cdef readonly int64_t sequence
-    cdef readonly int64_t last_us
-    cdef readonly int64_t actions
-    cdef readonly Room room
-    cdef public set requests
-    cdef public dict resolutions
-    cdef char head_text[64]
-    cdef bint closed
-
-    cdef int take(
-        self, str expected_head, EventBatch batch, int64_t actions, str request_id, str resolution_id,
-        object resolution) except -1
-    cdef bint goes_on(self, str expected_head, EventBatch batch) except -1
-    cdef int keep(
-        self, EventBatch batch, int64_t actions, str request_id, str resolution_id, object resolution) except -1

@@ -16,6 +16,9 @@ cdef extern from "sha256.h" nogil:
     void cra_sha256_init(cra_sha256_state *state)
     void cra_sha256_update(cra_sha256_state *state, const uint8_t *data, size_t n)
     void cra_sha256_final(cra_sha256_state *state, uint8_t *out)
+    void cra_sha256_final_and_begin(
+        cra_sha256_state *state, const uint8_t *end, size_t n, uint8_t *out, cra_sha256_state *next,
+        const uint8_t *data, size_t size)
     void cra_hex(const uint8_t *data, size_t n, char *out)
 
 cdef dict _NAMES = {"best": CRA_SHA256_BEST, "portable": CRA_SHA256_PORTABLE, "x86-sha": CRA_SHA256_X86,
@@ -38,6 +41,13 @@ cdef void sha256_finish(const cra_sha256_state *begun, const uint8_t *rest, size
     cdef cra_sha256_state state = begun[0]
     cra_sha256_update(&state, rest, n)
     cra_sha256_final(&state, out)
+
+
+cdef void sha256_end_and_begin(
+    cra_sha256_state *state, const uint8_t *end, size_t n, uint8_t *out, const uint8_t *data, size_t size
+) noexcept nogil:
+    cdef cra_sha256_state ended = state[0]
+    cra_sha256_final_and_begin(&ended, end, n, out, state, data, size)
 
 
 cdef void hex_into(const uint8_t *data, size_t n, char *out) noexcept nogil:

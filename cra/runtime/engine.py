@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct, UnsetType
 
-from cra._core import assemble
-from cra._core.assemble import Answer, Prefix
+from cra._core import calls
+from cra._core.assemble import Prefix
+from cra._core.calls import Answer
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch
 from cra._core.policy import Outcome
@@ -141,7 +142,7 @@ def resolve(
         chosen, skipped = snapshot.context.select(goal, hints, packs, rules.max_context_tokens)
     prefix = snapshot.fragments.prefix(outcome, chosen)
     offer: Offer = prefix.note or _offer(snapshot, outcome, chosen, prefix)
-    answer, request_id, resolution_id, timestamp = assemble.resolve(
+    answer, request_id, resolution_id, timestamp = calls.resolve(
         batch,
         snapshot.fragments,
         outcome,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from cra._core.chain import Ledger, Room, lines_of
+from cra._core.chain import lines_of
+from cra._core.ledger import Ledger, Room
 from cra.errors import DuplicateRequest, StorageFull
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage.base import Document, Head, IdempotencyRecord, ResolutionRecord, SessionRecord

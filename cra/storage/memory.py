@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
-from cra._core.chain import FULL, MISPLACED, EventBatch, Room
+from cra._core.chain import EventBatch
+from cra._core.ledger import FULL, MISPLACED, Room
 from cra.errors import (
     ApprovalNotFound,
     SessionError,

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cra._core import assemble, calls
-from cra._core.assemble import Answer, Fragments, Prefix
+from cra._core import calls
+from cra._core.assemble import Fragments, Prefix
+from cra._core.calls import Answer
 from cra._core.canonical import dumps
 from cra._core.chain import Chain, EventBatch, verify
 from cra._core.policy import Outcome, PolicyTable
@@ -134,7 +135,7 @@ def batch() -> EventBatch:
 
 
 def answered(f: Fragments, outcome: Outcome, chosen: list[int], skipped: list[int] | None = None) -> Answer:
-    answer, *_ = assemble.resolve(
+    answer, *_ = calls.resolve(
         batch(), f, outcome, f.prefix(outcome, chosen), chosen=chosen, skipped=skipped or [], **ARGUMENTS
     )
     return answer
@@ -181,7 +182,7 @@ def test_a_hash_in_the_trace_is_of_the_bytes_that_are_answered() -> None:
     table, f, events = PolicyTable([(0, 0, False)], []), fragments(), batch()
     outcome = table.evaluate("a", 0)
     for _ in range(2):
-        answer, *_ = assemble.resolve(events, f, outcome, f.prefix(outcome, []), chosen=[], skipped=[], **ARGUMENTS)
+        answer, *_ = calls.resolve(events, f, outcome, f.prefix(outcome, []), chosen=[], skipped=[], **ARGUMENTS)
         payload = json.loads(events.data.splitlines()[-1])["payload"]
         assert payload["resolution_hash"] == hexdigest(answer.data)
         assert (answer.prefix.decision_type, answer.prefix.reason) == ("allow", None)
@@ -202,13 +203,13 @@ def test_an_outcome_of_another_snapshot_is_refused() -> None:
         with pytest.raises(ValueError, match="the outcome is of 1 actions and 0 policies, the snapshot has"):
             other.prefix(one, [])
         with pytest.raises(ValueError, match="the outcome is of"):
-            assemble.resolve(batch(), other, one, fragments().prefix(one, []), chosen=[], skipped=[], **ARGUMENTS)
+            calls.resolve(batch(), other, one, fragments().prefix(one, []), chosen=[], skipped=[], **ARGUMENTS)
 
 
 def test_only_the_core_makes_prefixes_and_answers() -> None:
     outcome, f = PolicyTable([(0, 0, False)], []).evaluate("a", 0), fragments()
     with pytest.raises(ValueError, match="makes a prefix"):
-        assemble.resolve(batch(), f, outcome, Prefix(), chosen=[], skipped=[], **ARGUMENTS)
+        calls.resolve(batch(), f, outcome, Prefix(), chosen=[], skipped=[], **ARGUMENTS)
     with pytest.raises(ValueError, match="makes an answer"):
         _ = Answer().data
     with pytest.raises(ValueError, match="makes an answer"):
@@ -265,7 +266,7 @@ def test_resolve_refuses_what_is_none(name: str) -> None:
     if name == "capture":
         return  # None is as good as False
     with pytest.raises(TypeError):
-        assemble.resolve(**arguments)
+        calls.resolve(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_what_has_no_canonical_form_is_refused(broken: dict[str, Any]) -> None:
     f = fragments()
     outcome = PolicyTable([(0, 0, False)], []).evaluate("a", 0)
     with pytest.raises(NotCanonical):
-        assemble.resolve(batch(), f, outcome, f.prefix(outcome, []), chosen=[], skipped=[], **{**ARGUMENTS, **broken})
+        calls.resolve(batch(), f, outcome, f.prefix(outcome, []), chosen=[], skipped=[], **{**ARGUMENTS, **broken})
 
 
 # --- calls -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """SHA-256: every code path this machine has, against hashlib and the NIST vectors."""
 
 import hashlib
+import json
 import random
 from collections.abc import Iterator
 
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cra._core import canonical, sha256
+from cra._core.chain import Chain
+from specs.reference import chain as reference
 
 # FIPS 180-4 examples and the short-message file of the NIST CAVP.
 NIST = {
@@ -55,6 +58,23 @@ def test_every_length_up_to_300_agrees_with_hashlib_on_every_path(path: str) -> 
 def test_a_mebibyte_agrees_with_hashlib_on_every_path(path: str) -> None:
     data = random.Random(path).randbytes(1 << 20)
     assert sha256.hexdigest(data) == hashlib.sha256(data).hexdigest()
+
+
+def test_events_that_are_hashed_side_by_side_have_the_hashes_they_have_alone_on_every_path(path: str) -> None:
+    chain = Chain("018f2b4e-7e1b-7c3a-8d2e-000000000001", "018f2b4e-7e1b-7c3a-8d2e-000000000002")
+    batch = chain.begin(1_750_000_000_000_000, bytes(16))
+    dice = random.Random(path)
+    for size in [*range(140), *(dice.randrange(600) for _ in range(400))]:
+        batch.add("error.occurred", {"text": "x" * size})
+        if size % 7 == 0:
+            assert len(batch.head) == 64  # asking for it in between changes nothing
+    before = "0" * 64
+    for line in batch.data.splitlines():
+        event = json.loads(line)
+        assert event["previous_event_hash"] == before
+        before = event["event_hash"]
+        assert before == hashlib.sha256(reference.preimage(event)).hexdigest()
+    assert batch.head == before
 
 
 @given(st.binary(max_size=2000))

@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from cra._core.chain import Ledger
+from cra._core.ledger import Ledger
 from cra.errors import StorageFull
 from cra.storage import _counters
 from cra.storage.base import Change, ClaimRefused, Storage
