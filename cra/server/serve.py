@@ -80,6 +80,8 @@ def set_up_logs(settings: ServiceSettings) -> None:
     access = logging.getLogger("cra.access")
     access.handlers, access.propagate = [lines], False
     access.setLevel(logging.INFO if settings.access_log == "json" else logging.CRITICAL)
+    # Why a credential was refused, beside the line that says that it was.
+    logging.getLogger("cra.server.auth").setLevel(logging.INFO if settings.access_log == "json" else logging.NOTSET)
 
 
 def bind(settings: ServiceSettings) -> socket.socket:

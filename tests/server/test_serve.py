@@ -14,6 +14,7 @@ import pytest
 
 from cra.errors import ConfigInvalid
 from cra.server.settings import TABLE, load_settings, redacted_url, shown
+from tests.server.identities import claims, sign
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,6 +121,36 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path, workers: st
         process.kill()
         process.communicate()
     assert (tmp_path / "cra.db").is_file()
+
+
+def test_the_log_says_why_a_credential_was_refused_and_nothing_that_was_in_it(tmp_path: Path) -> None:
+    config = tmp_path / "cra.toml"
+    config.write_text(
+        'storage = "memory"\naccess_log = "json"\n[[auth.issuers]]\nissuer = "i"\naudience = ["cra"]\n'
+        f'tenants = ["default"]\nalgorithms = ["HS256"]\nsecret = "{"hunter" * 6}"\n'
+    )
+    process = cra("--port", "0", "--config", str(config), cwd=tmp_path)
+    assert process.stderr is not None
+    try:
+        url = next(line for line in process.stderr if line.startswith("cra serves on ")).split()[-1]
+        header = {"alg": "none\n2026-01-01 ERROR forged", "typ": "at+jwt"}
+        token = sign(b"k", claims(iss="i"), json.dumps(header).encode())
+        shown = ("cra_default_0123456789abcdef_" + "s3cret-" * 6 + "x", token.decode())
+        for credential in shown:
+            answer = httpx.get(f"{url}/v1/sessions?token=hunter", headers={"Authorization": f"Bearer {credential}"})
+            assert answer.status_code == 401
+            assert "key" not in answer.json()["detail"] and "algorithm" not in answer.json()["detail"]
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    lines = log.splitlines()
+    assert sum('"status":401' in line for line in lines) == 2
+    assert sum("INFO cra.server.auth refused: there is no such key" in line for line in lines) == 1
+    assert sum("INFO cra.server.auth refused: algorithm 'none" in line for line in lines) == 1
+    assert not any(line.startswith("2026-01-01 ERROR forged") for line in lines)
+    assert not any(secret in log for secret in ("hunter", "s3cret", token.decode()[-20:]))
 
 
 def test_check_prints_what_holds_and_starts_nothing(tmp_path: Path) -> None:
