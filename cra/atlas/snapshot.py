@@ -13,9 +13,9 @@ from cra._core.context import ContextIndex
 from cra._core.glob import glob_match
 from cra._core.policy import PolicyTable
 from cra._core.sha256 import hexdigest
-from cra.atlas._reasons import default_reason, given_reason
 from cra.atlas.limits import Limit, budget_limit, rate_limit
 from cra.atlas.package import Atlas
+from cra.atlas.reasons import given_reason, reason_of
 from cra.atlas.schema_check import ParameterSchema
 from cra.atlas.windows import OpenHours
 from cra.errors import AtlasConflict, AtlasNotFound
@@ -396,14 +396,13 @@ def _bind_policy(atlas: Atlas, policy: Policy) -> BoundPolicy:
         limit = rate_limit(uid, msgspec.convert(policy.parameters, RateLimitParameters))
     elif policy.type is PolicyType.BUDGET:
         limit = budget_limit(uid, policy.parameters)
-    given = given_reason(policy)
     return BoundPolicy(
         atlas_id=atlas.atlas_id,
         policy_id=policy.policy_id,
         type=policy.type,
-        reason=given or default_reason(policy),
+        reason=reason_of(policy),
         limit=limit,
-        constraint=deepcopy(_constraint(policy, given)),
+        constraint=deepcopy(_constraint(policy, given_reason(policy))),
         constraint_type=_constraint_type(policy),
     )
 

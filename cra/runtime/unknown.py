@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from cra._core.canonical import dumps
 from cra._core.glob import glob_match
 from cra.atlas.package import Atlas
+from cra.atlas.reasons import reason_of
 from cra.atlas.snapshot import Snapshot
 from cra.protocol.atlas import MAX_BUDGET, Action, Conditions, Manifest, Policy, PolicyType
 
@@ -187,9 +188,8 @@ def _answered_policy(policy: Policy, answers: Answers) -> Policy:
     if policy.type is PolicyType.BUDGET and "cost" in parameters:
         answer = answers.get(("cost", dumps([parameters["cost"], parameters["limit"]])))
         if answer is not None:
-            if isinstance(reason, UnsetType) and "reason" not in parameters:
-                # Its words name the limit, which is another one from here on.
-                reason = f"budget of {parameters['limit']} {parameters['unit']} is used up"
+            # Its words may name the limit, which is another one from here on.
+            reason = reason_of(policy)
             if answer == "none":
                 parameters = {**parameters, "cost": "/\0"}
             else:

@@ -571,3 +571,19 @@ def test_many_versions_are_found_in_the_order_in_which_they_took_each_others_pla
     assert result.ok
     assert all(use.given for use in result.snapshots)
     assert len(result.snapshots) == 8
+
+
+@pytest.mark.parametrize("reason", [{"reason": ""}, {}, {"reason": "the till is empty"}])
+def test_a_budget_that_is_used_up_says_the_same_whatever_a_lost_cost_was(reason: Json) -> None:
+    budget = {"policy_id": "till", "type": "budget", "actions": ["*"], **reason,
+              "parameters": {"limit": 0.000001, "unit": "EUR", "window": "session", "cost": "/amount"}}  # fmt: skip
+    runtime, _ = desk("hash", {**ATLAS, "policies": [budget]})
+    with runtime:
+        session = runtime.create_session("agent-1", "help")
+        runtime.resolve(session.id, "help")
+        for _ in range(2):
+            with suppress(CRAError):
+                runtime.execute(session.id, "refund.create", {"amount": 0.000001})
+        trace = runtime.get_trace(session.id)
+        assert "action.denied" in {event.event_type for event in trace}
+        assert runtime.replay(trace).differences == ()

@@ -22,8 +22,12 @@ def given_reason(policy: Policy) -> str | None:
     return given
 
 
-def default_reason(policy: Policy) -> str:
-    """Return the reason of a policy that gives none, in words that fit what such a policy does."""
+def reason_of(policy: Policy) -> str:
+    """Return the reason that a policy gives, or one that says what happened."""
+    return given_reason(policy) or _default_reason(policy)
+
+
+def _default_reason(policy: Policy) -> str:
     given = policy.parameters
     if policy.type is PolicyType.RATE_LIMIT:
         return f"rate limit of {given['max_calls']} calls per {given['window_seconds']} s is used up"
