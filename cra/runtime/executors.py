@@ -57,6 +57,9 @@ class ExecutorTable:
         """Register `function` for the actions whose executor name matches `glob`."""
         import inspect
 
+        named: object = glob
+        if not isinstance(named, str) or not named:
+            raise ConfigInvalid(f"executor is registered for `{named!r}`, expected an action's id or a glob")
         if not callable(function):
             raise ConfigInvalid(f"executor for `{glob}` is `{type(function).__name__}`, expected a callable")
         is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,7 +67,13 @@ def _file(path: Path) -> ModuleType:
             f"executors: `{path}` is not a file", pointer="/executors", hint="give the path of a .py file"
         )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # As an import does: dataclasses, for one, look their module up.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module
 
 
@@ -77,8 +83,11 @@ def _register(runtime: Any, name: str, found: Any) -> None:
             runtime.register_executor(glob, function)
         return
     try:
-        found(runtime)
+        made = found(runtime)
     except CRAError:
         raise
     except (Exception, SystemExit) as error:
         raise ConfigInvalid(f"executors: `{name}` fails: {type(error).__name__}: {error}") from error
+    if isinstance(made, Coroutine):
+        made.close()
+        raise ConfigInvalid(f"executors: `{name}` is async, expected a function that registers them when it is called")

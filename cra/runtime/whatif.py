@@ -299,15 +299,15 @@ class _WhatIf:
         unknown: tuple[str, ...] = ()
         if len(outcomes) == 1 and cases is not None:
             after, (ending, change) = next(iter(outcomes.items()))
-        elif self._alike and before in outcomes:
-            after, (ending, change) = before, outcomes[before]
         else:
-            after = Ruling(decision="unknown")
-            self._missing.update(blind.names)
-            words = " or ".join(sorted({shown(ruling) for ruling in outcomes}))
-            unknown = (f"of {' and '.join(blind.names)} only a digest was kept: {words}",)
             # What went on as it was recorded is the best there is for what follows.
             ending, change = outcomes.get(before) or next(iter(outcomes.values()))
+            after = before
+            if not self._alike:
+                after = Ruling(decision="unknown")
+                self._missing.update(blind.names)
+                words = " or ".join(sorted({shown(ruling) for ruling in outcomes}))
+                unknown = (f"of {' and '.join(blind.names)} only a digest was kept: {words}",)
         if change.approval is None or change.approval.status == "used":
             world.state.land(change, step.now_us)
         if isinstance(ending, Permit):

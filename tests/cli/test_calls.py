@@ -267,6 +267,33 @@ def test_executors_come_from_a_module_of_this_folder(cra: Run, session: str, tmp
     assert "--executors" in missing.json["error"]["details"]["hint"]
 
 
+def test_executors_come_from_a_file_as_they_would_from_a_module(cra: Run, session: str, tmp_path: Path) -> None:
+    (tmp_path / "with_classes.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "@dataclass\n"
+        "class Desk:\n"
+        "    name: str\n"
+        "    tickets: ClassVar[dict] = {}\n"
+        "def register(runtime):\n"
+        f"    runtime.register_executor('*', lambda parameters: {json.loads(TICKET)!r})\n"
+    )
+    call = ("execute", "ticket.get", "ticket_id=T-9", "-S", session, "--json", "--executors")
+    assert cra(*call, "with_classes.py").code == 0
+    for number, (text, words) in enumerate(
+        (
+            ("async def register(runtime): ...", "is async"),
+            ("register = {5: print}", "registered for `5`"),
+            ("register = {'': print}", "registered for `''`"),
+        )
+    ):
+        (tmp_path / f"wrong_{number}.py").write_text(text)
+        ran = cra(*call, f"wrong_{number}.py")
+        assert (ran.code, ran.error["code"]) == (3, "config_invalid")
+        assert words in ran.error["message"]
+
+
 def test_a_result_that_breaks_its_schema_is_a_failure(cra: Run, session: str) -> None:
     ran = cra("execute", "ticket.get", "ticket_id=T-1", "-S", session, "--returns", "{}", "--json")
     assert (ran.code, ran.json["error"]["code"]) == (8, "action_failed")
