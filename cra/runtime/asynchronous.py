@@ -45,6 +45,7 @@ class AsyncCRARuntime(RuntimeBase):
 
     async def close(self) -> None:
         """Release the store; safe to call twice."""
+        self._lane.hand_over()
         await self._off(self._kernel.storage.close)
         self._lane.close()
 

@@ -69,18 +69,57 @@ class Landing(asyncio.Future[BaseException | None]):
 
 
 class Landings:
-    """The appends of one loop; what writers say of them in their threads wakes it once for many."""
+    """The appends of one loop: the store gets those of a turn together, and wakes the loop once for many.
+
+    PERF: an eighth of a resolve over HTTP, 32 at a time. A writer that is woken by the first of them asks for the
+    interpreter's lock at every statement, while the loop is busy deciding the others.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._new: list[tuple[Landing, Callable[[], Pending]]] = []
+        # What the store has, and until when; who came first is due first.
+        self._due: dict[Landing, tuple[float, Pending]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._over: deque[tuple[Landing, BaseException | None]] = deque()
         self._woken = False
 
-    def begin(self, append_soon: AppendSoon, live: Live, batch: EventBatch, change: Change) -> tuple[Landing, Pending]:
-        """Queue an append."""
+    def begin(self, append_soon: AppendSoon, live: Live, batch: EventBatch, change: Change) -> Landing:
+        """Have an append queued, once the loop has done what it has to do already."""
         chain = live.chain
         landing = Landing(loop=self.loop)
-        return landing, append_soon(chain.session_id, chain.head, batch, change, partial(self._done, landing))
+        if not self._new:
+            self.loop.call_soon(self.hand_over)
+        queue = partial(append_soon, chain.session_id, chain.head, batch, change, partial(self._done, landing))
+        self._new.append((landing, queue))
+        return landing
+
+    def hand_over(self) -> None:
+        """Queue what was begun."""
+        new, self._new = self._new, []
+        now = self.loop.time()
+        for landing, queue in new:
+            try:
+                pending = queue()
+            except Exception as error:
+                landing.set_result(error)
+            else:
+                self._due[landing] = now + pending.timeout_seconds, pending
+        # PERF: one timer instead of one for each, which is set and cancelled every time.
+        if self._timer is None:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Give up what takes too long."""
+        self._timer = None
+        while self._due:
+            landing = next(iter(self._due))
+            due, pending = self._due[landing]
+            if due > self.loop.time():
+                self._timer = self.loop.call_at(due, self._watch)
+                return
+            del self._due[landing]
+            pending.give_up()
 
     def _done(self, landing: Landing, error: BaseException | None) -> None:
         self._over.append((landing, error))
@@ -95,6 +134,7 @@ class Landings:
         self._woken = False
         while self._over:
             landing, error = self._over.popleft()
+            self._due.pop(landing, None)
             if not landing.done():
                 landing.set_result(error)
 
@@ -123,6 +163,11 @@ class Lane:
             kernel.storage = OffLoop(storage)
         self._landings: Landings | None = None
         self._threads: ThreadPoolExecutor | None = None
+
+    def hand_over(self) -> None:
+        """Queue the appends that were begun."""
+        if self._landings is not None and self._landings.loop is asyncio.get_running_loop():
+            self._landings.hand_over()
 
     def close(self) -> None:
         """Let the threads end."""
@@ -260,15 +305,12 @@ class Lane:
         if self._landings is None or self._landings.loop is not loop:
             self._landings = Landings(loop)
         assert self._append_soon is not None  # noqa: S101 - asked before
-        landing, pending = self._landings.begin(self._append_soon, live, batch, change)
-        overdue = loop.call_later(pending.timeout_seconds, pending.give_up)
+        landing = self._landings.begin(self._append_soon, live, batch, change)
         cancelled = None
         try:
             await landing
         except asyncio.CancelledError as error:
             cancelled = error
-        finally:
-            overdue.cancel()
         refusal = landing.result()
         if refusal is None:
             self._kernel.landed(live, batch, change)

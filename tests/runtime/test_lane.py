@@ -169,6 +169,63 @@ def test_who_waits_too_long_is_told_and_the_session_goes_on(tmp_path: Path) -> N
     run(scenario)
 
 
+def test_everybody_who_waits_too_long_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = SQLiteStorage(tmp_path / "cra.db", timeout_seconds=0.1)
+        desk = Desk(store, asynchronous=True, atlas=UNLIMITED)
+        sessions = [await desk.runtime.create_session("agent-1", "help") for _ in range(4)]
+        for _ in range(2):
+            other = hold(store)
+            late = []
+            for session in sessions:
+                late.append(asyncio.ensure_future(told(desk.runtime.resolve(session.id, "help"))))
+                await asyncio.sleep(0.03)
+            answers = await asyncio.gather(*late)
+            assert [answer[0] for answer in answers] == ["storage_error"] * 4
+            other.execute("ROLLBACK")
+            # Nothing is kept of those who were told, and the store has them behind it.
+            await asyncio.to_thread(store.probe)
+            assert not desk.runtime._lane._landings._due
+        dense(store, [session.id for session in sessions])
+        await desk.runtime.close()
+
+    run(scenario)
+
+
+def test_what_was_begun_before_the_runtime_is_closed_lands(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = SQLiteStorage(tmp_path / "cra.db")
+        desk = Desk(store, asynchronous=True, atlas=UNLIMITED)
+        sessions = [await desk.runtime.create_session("agent-1", "help") for _ in range(5)]
+        tasks = [asyncio.ensure_future(desk.runtime.resolve(session.id, "help")) for session in sessions]
+        await asyncio.sleep(0)
+        await desk.runtime.close()
+        assert len({resolution.resolution_id for resolution in await asyncio.gather(*tasks)}) == 5
+        again = SQLiteStorage(tmp_path / "cra.db")
+        dense(again, [session.id for session in sessions])
+        again.close()
+
+    run(scenario)
+
+
+def test_what_a_store_refuses_at_once_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = SQLiteStorage(tmp_path / "cra.db")
+        desk = Desk(store, asynchronous=True, atlas=UNLIMITED)
+        session = await desk.runtime.create_session("agent-1", "help")
+        await desk.runtime.resolve(session.id, "help")
+        store._pool.closed = True
+        for call in (desk.runtime.resolve(session.id, "help"), desk.runtime.execute(session.id, "ticket.get", {})):
+            with pytest.raises(StorageError, match="the store is closed"):
+                await call
+        store._pool.closed = False
+        assert await desk.runtime.execute(session.id, "ticket.get", {}) == {"ok": True}
+        dense(store, [session.id])
+        await desk.runtime.close()
+
+    run(scenario)
+
+
 def test_a_head_that_another_has_moved_is_read_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = SQLiteStorage(tmp_path / "cra.db")
