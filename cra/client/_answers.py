@@ -81,7 +81,8 @@ def session(body: bytes) -> SessionRecord:
 def session_page(body: bytes) -> tuple[list[SessionRecord], str | None]:
     """Return a page and what the next one is asked for with, None on the last."""
     value = value_of(body)
-    return [_session(one) for one in _listed(value["sessions"])], value.get("next")
+    page = [_session(one) for one in _listed(value["sessions"])]
+    return page, _next(value, page[-1].session_id if page else None)
 
 
 def _session(value: dict[str, Any]) -> SessionRecord:
@@ -109,7 +110,16 @@ def approval(body: bytes) -> ApprovalRecord:
 def approval_page(body: bytes) -> tuple[list[ApprovalRecord], str | None]:
     """Return a page and what the next one is asked for with, None on the last."""
     value = value_of(body)
-    return [_approval(one) for one in _listed(value["approvals"])], value.get("next")
+    page = [_approval(one) for one in _listed(value["approvals"])]
+    return page, _next(value, page[-1].approval_id if page else None)
+
+
+def _next(value: dict[str, Any], last: str | None) -> str | None:
+    """Return what the next page is asked for with: the last of this one, or a list would never come to its end."""
+    after = value.get("next")
+    if after is not None and after != last:
+        raise ValueError("next is not what the page ends with")
+    return last if after is not None else None
 
 
 def _approval(value: dict[str, Any]) -> ApprovalRecord:

@@ -211,6 +211,10 @@ def test_a_service_that_says_nothing_is_left_at_the_deadline(between: Between, a
         (answer(200, b'{"sessions":{}}'), "what the protocol does not know"),
         (answer(200, b'{"sessions":[{"session_id":1}]}'), "what the protocol does not know"),
         (answer(200, b'{"sessions":[],"sessions":[]}'), "what the protocol does not know"),
+        (
+            answer(200, b'{"sessions":[],"next":"00000000-0000-4000-8000-000000000000"}'),
+            "what the protocol does not know",
+        ),
         (answer(404, b"not found"), "status 404 and no problem document"),
         (answer(400, b'{"code":7}'), "status 400 and no problem document"),
         (answer(301, b"", "Location: https://elsewhere.test/"), "status 301 and no problem document"),
