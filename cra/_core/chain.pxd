@@ -18,7 +18,7 @@ cdef class Chain:
 
 @cython.final
 cdef class EventBatch:
-    cdef Buffer buf  # the finished events as a ledger keeps them, then the event being written
+    cdef Buffer buf  # what a ledger keeps, then the event being written
     cdef Buffer preimage  # what every preimage begins with, then the rest of the one being hashed
     cdef str session_id
     cdef str trace_id
@@ -35,8 +35,6 @@ cdef class EventBatch:
     cdef uint64_t id_low
     cdef uint32_t ids  # how many there have been
     cdef uint32_t event_id  # the number of the id of the event being written
-    cdef uint8_t parent_size
-    cdef char parent_text[36]
     cdef char time_text[27]  # the timestamp of the batch
     cdef char first_text[64]
     cdef char head_text[64]
@@ -59,5 +57,5 @@ cdef class EventBatch:
     cdef void seal(self) noexcept
     cdef void keep_hash(self, const uint8_t *digest) noexcept
 
-    # Return the finished events as a ledger keeps them.
+    # Return the finished events, as a ledger keeps them.
     cdef bytes packed(self)

@@ -6,7 +6,7 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from cra._core.canonical cimport Buffer, copy, copy_text, put_quoted, reserve, write_value
+from cra._core.canonical cimport Buffer, copy, copy_text, put, put_quoted, reserve, write_value
 from cra._core.grammar cimport digest_text, event_type_text, uuid_text
 from cra._core.number cimport digits_into, id_into, timestamp_into
 from cra._core.sha256 cimport hex_into, sha256_begin, sha256_end_and_begin, sha256_finish
@@ -45,20 +45,15 @@ cdef int64_t TIME_MAX = 253402300799999999LL  # 9999-12-31T23:59:59.999999Z
 cdef str ZEROS = "0" * 64
 
 
-def lines_of(bytes kept not None, int64_t first_sequence, str session_id not None, str trace_id not None) -> bytes:
-    """Return the lines of what a ledger of that session keeps from sequence `first_sequence`; lines are as they are."""
+cdef bytes _lines(const char *p, const char *end, int64_t first_sequence, str session_id, str trace_id):
     cdef BatchHead head
     cdef EventHead event
     cdef Buffer out
     cdef char line_head[320]
     cdef char time_text[27]
     cdef char hash_text[64]
-    cdef const char *p = PyBytes_AS_STRING(kept)
-    cdef const char *end = p + PyBytes_GET_SIZE(kept)
     cdef char *line
     cdef Py_ssize_t line_head_size
-    if p == end or p[0] != PACKED:
-        return kept
     if end - p < <Py_ssize_t> sizeof(BatchHead):
         raise ValueError("not what a ledger keeps")
     memcpy(&head, p, sizeof(BatchHead))
@@ -83,7 +78,10 @@ def lines_of(bytes kept not None, int64_t first_sequence, str session_id not Non
     line_head_size = line - line_head
     timestamp_into(head.now_us, time_text)
     memcpy(hash_text, head.first_text, 64)
+    if head.count > (end - p) // <Py_ssize_t> sizeof(EventHead):
+        raise ValueError("not what a ledger keeps")
     out = Buffer()
+    reserve(out, end - p + head.count * <Py_ssize_t> LINE_SIZE)
     for _ in range(head.count):
         if end - p < <Py_ssize_t> sizeof(EventHead):
             raise ValueError("not what a ledger keeps")
@@ -114,6 +112,15 @@ def lines_of(bytes kept not None, int64_t first_sequence, str session_id not Non
     if p != end:
         raise ValueError("not what a ledger keeps")
     return PyBytes_FromStringAndSize(out.data, out.size)
+
+
+def lines_of(bytes kept not None, int64_t first_sequence, str session_id not None, str trace_id not None) -> bytes:
+    """Return the lines of what a ledger of that session keeps from sequence `first_sequence`; lines are as they are."""
+    cdef const char *p = PyBytes_AS_STRING(kept)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(kept)
+    if n == 0 or p[0] != PACKED:
+        return kept
+    return _lines(p, p + n, first_sequence, session_id, trace_id)
 
 
 @cython.final
@@ -197,6 +204,7 @@ cdef class EventBatch:
         raise TypeError("a batch is made by `Chain.begin`")
 
     cdef int start(self, Chain chain, int64_t now_us, const uint8_t *entropy, str parent) except -1:
+        cdef BatchHead head
         cdef uint64_t high = 0
         cdef uint64_t low = 0
         cdef int i
@@ -223,10 +231,18 @@ cdef class EventBatch:
         out = copy(out, trace, 36)
         self.write_id(out)
         out += 36
+        head.mark = PACKED
+        head.parent_size = 0 if parent is None else 36
+        head.id_high = <uint16_t> self.id_high
+        head.count = 0
+        head.now_us = now_us
+        head.id_low = self.id_low
+        memcpy(head.first_text, self.first_text, 64)
+        put(self.buf, <const char *> &head, sizeof(BatchHead))
         if parent is not None:
-            memcpy(self.parent_text, uuid_text(parent, "parent_span_id"), 36)
-            self.parent_size = 36
-            out = copy(out, self.parent_text, 36)
+            put(self.buf, uuid_text(parent, "parent_span_id"), 36)
+            out = copy(out, uuid_text(parent, "parent_span_id"), 36)
+        self.finished = self.buf.size
         out = copy(out, session, 36)
         self.preimage_head_size = out - self.preimage.data
         return 0
@@ -285,6 +301,7 @@ cdef class EventBatch:
 
     cdef void seal(self) noexcept:
         cdef uint8_t digest[32]
+        (<BatchHead *> self.buf.data).count = <uint32_t> self.count
         if self.unsealed >= 0:
             sha256_finish(&self.hashed, <const uint8_t *> self.head_text, 64, digest)
             self.keep_hash(digest)
@@ -302,21 +319,8 @@ cdef class EventBatch:
             self.ids = self.event_id
 
     cdef bytes packed(self):
-        cdef BatchHead head
-        cdef bytes result = PyBytes_FromStringAndSize(NULL, sizeof(BatchHead) + self.parent_size + self.finished)
-        cdef char *out = PyBytes_AS_STRING(result)
         self.seal()
-        head.mark = PACKED
-        head.parent_size = self.parent_size
-        head.now_us = self.now_us
-        head.id_high = <uint16_t> self.id_high
-        head.count = <uint32_t> self.count
-        head.id_low = self.id_low
-        memcpy(head.first_text, self.first_text, 64)
-        out = copy(out, <const char *> &head, sizeof(BatchHead))
-        out = copy(out, self.parent_text, self.parent_size)
-        memcpy(out, self.buf.data, self.finished)
-        return result
+        return PyBytes_FromStringAndSize(self.buf.data, self.finished)
 
     def new_id(self) -> str:
         """Return the next UUIDv7 of this batch."""
@@ -355,7 +359,9 @@ cdef class EventBatch:
     def data(self) -> bytes:
         """The lines of all finished events, ready to store."""
         if self.lines is None:
-            self.lines = lines_of(self.packed(), self.first_sequence, self.session_id, self.trace_id)
+            self.seal()
+            self.lines = _lines(
+                self.buf.data, self.buf.data + self.finished, self.first_sequence, self.session_id, self.trace_id)
         return self.lines
 
     @property
