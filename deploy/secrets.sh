@@ -7,6 +7,8 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
+# It may have been there before.
+chmod 700 secrets
 if [ -e secrets/postgres-password ] || [ -e secrets/storage-url ]; then
     echo "deploy/secrets has its secrets already" >&2
     exit 0

@@ -152,6 +152,8 @@ def test_the_compose_file_keeps_secrets_in_files_and_the_port_on_this_machine() 
 
 def test_secrets_are_made_once_and_nobody_else_on_the_machine_reads_them(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "secrets.sh", tmp_path)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets").chmod(0o755)
     for _ in range(2):
         subprocess.run(["sh", tmp_path / "secrets.sh"], check=True, capture_output=True, timeout=20)
         password = (tmp_path / "secrets/postgres-password").read_text()
