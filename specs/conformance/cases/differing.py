@@ -200,4 +200,13 @@ DIFFS = [
          ("cosmetic", "session.started", 0, 0, "/atlases")),
     case("agent-changed", "somebody else's session", trace(started(), READ), trace(started(agent_id="agent-2"), READ), "behaviour",
          ("behaviour", "session.started", 0, 0, "/agent_id")),
+    case("agent-of-other-id", "an agent that is called by an id is somebody else under another one",
+         trace(started(agent_id=uuid(0x801)), READ), trace(started(agent_id=uuid(0x802)), READ), "behaviour",
+         ("behaviour", "session.started", 0, 0, "/agent_id")),
+    case("goal-with-other-id", "an id or a time inside of a goal is what was asked",
+         trace(started(), resolve(f"read {uuid(0x801)}")), trace(started(), resolve(f"read {uuid(0x802)}")), "behaviour",
+         ("behaviour", "carp.request.received", 1, 1, "/goal")),
+    case("parent-gone", "which parent it was does not count, that there was one does",
+         trace(started(parent_session_id=uuid(0x801)), READ), trace(started(), READ), "behaviour",
+         ("behaviour", "session.started", 0, 0, "/parent_session_id")),
 ]  # fmt: skip

@@ -75,6 +75,12 @@ def changed(events: list[Json], index: int, **fields: Any) -> list[Json]:
     return [{**e, "payload": {**e["payload"], **fields}} if n == index else e for n, e in enumerate(events)]
 
 
+def with_span(events: list[Json], index: int, event_type: str, payload: Json) -> list[Json]:
+    """Return the events with one more at this place, in a span of its own."""
+    more = event(0x70, event_type, payload, timestamp=resolution.timestamp(NOW), span_id=uuid(0x5F))
+    return [{**e, "sequence": n} for n, e in enumerate([*events[:index], more, *events[index:]])]
+
+
 def case(
     case_id: str,
     why: str,
@@ -135,6 +141,20 @@ REPLAY = [
     case("content-hash-changed", "a forged digest of a document",
          changed(record([GUIDED], request("shipping"), files=TEXTS), 2, content_hash="0" * 64), [GUIDED], files=TEXTS,
          different={2: "/content_hash"}),
+    case("decision-without-request", "a verdict in a span of its own is no input: nobody asked for it",
+         with_span(record([DENYING], request()), 4, "policy.evaluated",
+                   {"action_id": "ticket.close", "atlas_id": ONE, "policy_id": "p", "result": "allow"}),
+         [DENYING], different={4: ""}),
+    case("approval-without-request", "an approved call that was never requested",
+         with_span(record([OPEN], request()), 3, "action.approved",
+                   {"action_id": "ticket.get", "execution_id": uuid(0x901), "resolution_id": RESOLUTION}),
+         [OPEN], different={3: ""}),
+    case("started-twice", "a session starts once",
+         with_span(record([OPEN], request()), 3, "session.started", {"agent_id": "agent-1", "goal": "x", "atlases": []}),
+         [OPEN], different={3: ""}),
+    case("ended-twice", "after its end a session has only the outcomes of what was running",
+         with_span(record([OPEN], request()), 4, "session.ended", {"reason": "error", "duration_ms": 0, "action_count": 0}),
+         [OPEN], different={4: ""}),
     case("what-if-denied", "a stricter version denies what was allowed", record([ALLOWING], request()),
          [{**ALLOWING, "version": "2.0.0", "policies": [*ALLOWING["policies"], rule("p", "deny", "ticket.close")]}],
          changes=[{"action_id": "ticket.close", "before": "allow", "after": "deny"}]),
