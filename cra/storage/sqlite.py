@@ -69,7 +69,7 @@ class SQLiteStorage:
         if durability not in ("strict", "batched"):
             raise ConfigInvalid(f"durability is `{durability}`, expected strict or batched", pointer="/storage")
         self.path = os.fspath(path)
-        if not self.path or self.path.startswith((":", "file:")):
+        if not self.path or "\0" in self.path or self.path.startswith((":", "file:")):
             raise ConfigInvalid(f"storage path is `{self.path}`, expected the path of a file", pointer="/storage")
         # Whoever changes the working directory later means the same file.
         self.path = str(Path(self.path).absolute())

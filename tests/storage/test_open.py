@@ -39,3 +39,10 @@ def test_anything_else_is_refused_with_what_there_is(target: Any, found: str) ->
     assert refused.value.message.startswith(f"storage is {found}, expected ")
     assert "sqlite:///cra.db" in (refused.value.hint or "")
     assert refused.value.pointer == "/storage"
+
+
+@pytest.mark.parametrize("target", ["sqlite:///", "sqlite:///:memory:", "sqlite:///file:x", "sqlite:///a%00b"])
+def test_a_path_that_names_no_file_is_refused(target: str) -> None:
+    pytest.importorskip("apsw")
+    with pytest.raises(ConfigInvalid, match="expected the path of a file"):
+        opened(target)
