@@ -80,15 +80,17 @@ class ExecutorTable:
             raise ConfigInvalid(f"executor for `{glob}` is registered already", hint="register each action once")
         else:
             self._exact[glob] = executor
-        self._found.clear()
+        # Another one, so that whoever looks one up meanwhile keeps what was found before to themselves.
+        self._found = {}
 
     def find(self, name: str) -> Executor | None:
         """Return the executor for a name, or None."""
+        known = self._found
         try:
-            return self._found[name]
+            return known[name]
         except KeyError:
             found = self._exact.get(name) or next((e for e in self._globs if glob_match(e.glob, name)), None)
-            self._found[name] = found
+            known[name] = found
             return found
 
 

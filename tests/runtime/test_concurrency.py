@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cra.errors import ApprovalConflict, ApprovalRequired, CRAError, IdempotencyConflict, LimitExceeded, SessionEnded
+from cra.runtime.executors import ExecutorTable
 from cra.storage.base import Storage
 from cra.testing.faults import FaultyStorage
 from cra.testing.writer import together
@@ -314,3 +315,18 @@ def test_tasks_that_are_cancelled_anywhere_leave_whole_chains(store: Storage) ->
         await runtime.close()
 
     asyncio.run(scenario())
+
+
+def test_an_executor_that_is_registered_while_it_is_looked_up_is_found_afterwards() -> None:
+    table = ExecutorTable()
+
+    class Interrupted(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            found = super().get(name, default)
+            if not self:
+                table.register(name, lambda parameters: None, inline=True)
+            return found
+
+    table._exact = Interrupted()
+    table.find("ticket.get")
+    assert table.find("ticket.get") is not None
