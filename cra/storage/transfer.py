@@ -141,6 +141,11 @@ class _Import:
             raise InvalidInput(
                 f"line 1 is no header of an export of version {VERSION}", hint="`cra storage export` writes such files"
             )
+        missing = sorted((self._wanted or frozenset()) - frozenset(header["tenants"]))
+        if missing:
+            raise InvalidInput(
+                f"the export has no tenant `{missing[0]}`", hint=f"it has {', '.join(header['tenants']) or 'none'}"
+            )
         part, taken, tenants, sessions, known, seen = self._store, True, 0, 0, 0, 0
         revisions: dict[str, int] = {}
         documents: list[Document] = []

@@ -135,6 +135,8 @@ def test_only_some_tenants_move(cra: Run, url: str) -> None:
     assert cra("storage", "import", "acme.jsonl", "--storage", url).code == 0
     ran = cra("storage", "import", "all.jsonl", "--storage", url, "--tenant", "acme", "--json")
     assert ran.json == {"tenants": 1, "sessions": 0, "known": 3}
+    ran = cra("storage", "import", "acme.jsonl", "--storage", url, "--tenant", "acme", "--tenant", "default", "--json")
+    assert (ran.code, ran.error["hint"]) == (3, "it has acme")
     store = opened(url)
     assert store.tenants() == ["acme"]
     store.close()
