@@ -78,7 +78,7 @@ def _ranges(text: str) -> dict[str, float]:
             key, _, value = parameter.partition("=")
             if key.strip().lower() == "q":
                 try:
-                    quality = min(1.0, max(0.0, float(value)))  # of NaN this makes 1
+                    quality = min(1.0, max(0.0, float(value)))  # of NaN this makes 0
                 except ValueError:
                     quality = 0.0
         if "/" in name:
