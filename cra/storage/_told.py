@@ -45,12 +45,16 @@ class Told:
                 raise self._other(f"approval {approval.approval_id}", approval.status, "that it was not granted so")
 
     def _look(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        held = b""
+        held: list[bytes] = []
         for piece in pieces:
-            *lines, held = (held + piece).split(b"\n")
-            for line in lines:
-                if b'"session.' in line or b'"approval.granted"' in line:
-                    self._read(line)
+            end, found, rest = piece.rpartition(b"\n")
+            if not found:
+                held.append(piece)
+            else:
+                for line in b"".join([*held, end]).split(b"\n"):
+                    if b'"session.' in line or b'"approval.granted"' in line:
+                        self._read(line)
+                held = [rest]
             yield piece
 
     def _read(self, line: bytes) -> None:
