@@ -1,7 +1,7 @@
 """The chain and its batches, for modules that write events straight into the buffer."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cra._core.canonical cimport Buffer
 from cra._core.sha256 cimport cra_sha256_state
@@ -35,6 +35,7 @@ cdef class EventBatch:
     cdef uint64_t id_low
     cdef uint32_t ids  # how many there have been
     cdef uint32_t event_id  # the number of the id of the event being written
+    cdef uint16_t sequence_size  # how many digits its sequence has
     cdef char time_text[27]  # the timestamp of the batch
     cdef char first_text[64]
     cdef char head_text[64]

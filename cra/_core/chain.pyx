@@ -4,7 +4,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from cra._core.canonical cimport Buffer, copy, copy_text, put, put_quoted, reserve, write_value
 from cra._core.grammar cimport digest_text, event_type_text, uuid_text
@@ -22,36 +22,37 @@ cdef enum:
     PREIMAGE_ID_OFFSET = 3
     LINE_SIZE = 640  # more than a line has besides its type and its payload
     PACKED = 0  # no line begins with it
+    HASH_OFFSET = 48  # of `hash_text` in an EventHead
 
-# A batch as a ledger keeps it: this, the parent span's id if there is one, then its events, each with its type and its
-# payload behind it. PERF: a third of the lines, which follow from it and from whose session it is; what is not written
+# A batch as a ledger keeps it: this, the parent span's id if there is one, then its events, each with its sequence, its
+# type and its payload behind it. The texts are those that were hashed, each of them once: a line is put together from
+# them and from the ids of its session and trace, and nothing is written anew. PERF: half of the lines; what is not kept
 # need not be fetched from the system either, and that takes as long as hashing it.
 cdef struct BatchHead:
     uint8_t mark
     uint8_t parent_size
-    uint16_t id_high
+    uint16_t none
     uint32_t count
-    int64_t now_us
-    uint64_t id_low
+    char time_text[27]
+    char span_text[36]
     char first_text[64]
 
 cdef struct EventHead:
     int64_t payload_size
-    uint32_t id
-    uint32_t type_size
-    uint8_t digest[32]
+    uint16_t type_size
+    uint16_t sequence_size
+    char id_text[36]
+    char hash_text[64]
 
 cdef int64_t TIME_MAX = 253402300799999999LL  # 9999-12-31T23:59:59.999999Z
 cdef str ZEROS = "0" * 64
 
 
-cdef bytes _lines(const char *p, const char *end, int64_t first_sequence, str session_id, str trace_id):
+cdef bytes _lines(const char *p, const char *end, str session_id, str trace_id):
     cdef BatchHead head
     cdef EventHead event
     cdef Buffer out
     cdef char line_head[320]
-    cdef char time_text[27]
-    cdef char hash_text[64]
     cdef char *line
     cdef Py_ssize_t line_head_size
     if end - p < <Py_ssize_t> sizeof(BatchHead):
@@ -64,8 +65,7 @@ cdef bytes _lines(const char *p, const char *end, int64_t first_sequence, str se
     line = copy_text(line, b'","trace_id":"')
     line = copy(line, uuid_text(trace_id, "trace_id"), 36)
     line = copy_text(line, b'","span_id":"')
-    id_into(head.now_us, head.id_high, head.id_low, 0, line)
-    line += 36
+    line = copy(line, head.span_text, 36)
     if head.parent_size == 0:
         line = copy_text(line, b'","parent_span_id":null,"session_id":"')
     else:
@@ -76,8 +76,6 @@ cdef bytes _lines(const char *p, const char *end, int64_t first_sequence, str se
     line = copy(line, uuid_text(session_id, "session_id"), 36)
     line = copy_text(line, b'","sequence":')
     line_head_size = line - line_head
-    timestamp_into(head.now_us, time_text)
-    memcpy(hash_text, head.first_text, 64)
     if head.count > (end - p) // <Py_ssize_t> sizeof(EventHead):
         raise ValueError("not what a ledger keeps")
     out = Buffer()
@@ -87,40 +85,40 @@ cdef bytes _lines(const char *p, const char *end, int64_t first_sequence, str se
             raise ValueError("not what a ledger keeps")
         memcpy(&event, p, sizeof(EventHead))
         p += sizeof(EventHead)
-        if event.payload_size < 0 or event.payload_size > end - p - <int64_t> event.type_size:
+        if event.payload_size < 0 or event.payload_size > end - p - event.type_size - event.sequence_size:
             raise ValueError("not what a ledger keeps")
-        reserve(out, LINE_SIZE + event.type_size + event.payload_size)
-        line = out.data + out.size
-        id_into(head.now_us, head.id_high, head.id_low, event.id, line_head + ID_OFFSET)
-        line = copy(line, line_head, line_head_size)
-        line += digits_into(first_sequence, line)
+        line = copy(out.data + out.size, line_head, line_head_size)
+        memcpy(out.data + out.size + ID_OFFSET, event.id_text, 36)
+        line = copy(line, p, event.sequence_size)
+        p += event.sequence_size
         line = copy_text(line, b',"timestamp":"')
-        line = copy(line, time_text, 27)
+        line = copy(line, head.time_text, 27)
         line = copy_text(line, b'","event_type":"')
         line = copy(line, p, event.type_size)
+        p += event.type_size
         line = copy_text(line, b'","payload":')
-        line = copy(line, p + event.type_size, event.payload_size)
+        line = copy(line, p, event.payload_size)
+        p += event.payload_size
         line = copy_text(line, b',"event_hash":"')
-        hex_into(event.digest, 32, line)
-        line = copy_text(line + 64, b'","previous_event_hash":"')
-        line = copy(line, hash_text, 64)
-        memcpy(hash_text, line - 153, 64)
+        line = copy(line, event.hash_text, 64)
+        line = copy_text(line, b'","previous_event_hash":"')
+        line = copy(line, head.first_text, 64)
         line = copy_text(line, b'"}\n')
+        # The next one's previous hash.
+        memcpy(head.first_text, event.hash_text, 64)
         out.size = line - out.data
-        p += event.type_size + event.payload_size
-        first_sequence += 1
     if p != end:
         raise ValueError("not what a ledger keeps")
     return PyBytes_FromStringAndSize(out.data, out.size)
 
 
-def lines_of(bytes kept not None, int64_t first_sequence, str session_id not None, str trace_id not None) -> bytes:
-    """Return the lines of what a ledger of that session keeps from sequence `first_sequence`; lines are as they are."""
+def lines_of(bytes kept not None, str session_id not None, str trace_id not None) -> bytes:
+    """Return the lines of a batch as a ledger of that session keeps it; lines are as they are."""
     cdef const char *p = PyBytes_AS_STRING(kept)
     cdef Py_ssize_t n = PyBytes_GET_SIZE(kept)
     if n == 0 or p[0] != PACKED:
         return kept
-    return _lines(p, p + n, first_sequence, session_id, trace_id)
+    return _lines(p, p + n, session_id, trace_id)
 
 
 @cython.final
@@ -204,7 +202,7 @@ cdef class EventBatch:
         raise TypeError("a batch is made by `Chain.begin`")
 
     cdef int start(self, Chain chain, int64_t now_us, const uint8_t *entropy, str parent) except -1:
-        cdef BatchHead head
+        cdef BatchHead *head
         cdef uint64_t high = 0
         cdef uint64_t low = 0
         cdef int i
@@ -230,16 +228,17 @@ cdef class EventBatch:
         cdef char *out = copy(self.preimage.data, b"1.0", PREIMAGE_ID_OFFSET) + 36
         out = copy(out, trace, 36)
         self.write_id(out)
-        out += 36
+        # The buffer begins with room for more than this.
+        head = <BatchHead *> self.buf.data
+        memset(head, 0, sizeof(BatchHead))
         head.mark = PACKED
-        head.parent_size = 0 if parent is None else 36
-        head.id_high = <uint16_t> self.id_high
-        head.count = 0
-        head.now_us = now_us
-        head.id_low = self.id_low
+        memcpy(head.time_text, self.time_text, 27)
+        memcpy(head.span_text, out, 36)
         memcpy(head.first_text, self.first_text, 64)
-        put(self.buf, <const char *> &head, sizeof(BatchHead))
+        self.buf.size = sizeof(BatchHead)
+        out += 36
         if parent is not None:
+            head.parent_size = 36
             put(self.buf, uuid_text(parent, "parent_span_id"), 36)
             out = copy(out, uuid_text(parent, "parent_span_id"), 36)
         self.finished = self.buf.size
@@ -256,31 +255,31 @@ cdef class EventBatch:
 
     cdef int begin_event(self, const char *event_type, Py_ssize_t n) except -1:
         cdef char *out
+        cdef char *line
         if self.payload:
             self.abandon_event()
-        reserve(self.buf, sizeof(EventHead) + n)
+        reserve(self.buf, sizeof(EventHead) + 20 + n)
         self.preimage.size = self.preimage_head_size
         reserve(self.preimage, n + 64)
         self.event_id = self.ids
         self.write_id(self.preimage.data + PREIMAGE_ID_OFFSET)
         # What comes before the payload goes into the preimage now, while the type is at hand.
-        out = self.preimage.data + self.preimage_head_size
-        out += digits_into(self.first_sequence + self.count, out)
-        out = copy(out, self.time_text, 27)
-        out = copy(out, event_type, n)
-        self.preimage.size = out - self.preimage.data
-        self.buf.size += sizeof(EventHead)
-        memcpy(self.buf.data + self.buf.size, event_type, n)
-        self.payload = self.buf.size = self.buf.size + n
+        line = self.preimage.data + self.preimage_head_size
+        self.sequence_size = <uint16_t> digits_into(self.first_sequence + self.count, line)
+        out = copy(self.buf.data + self.buf.size + sizeof(EventHead), line, self.sequence_size)
+        self.payload = self.buf.size = copy(out, event_type, n) - self.buf.data
+        line = copy(line + self.sequence_size, self.time_text, 27)
+        self.preimage.size = copy(line, event_type, n) - self.preimage.data
         return 0
 
     cdef int end_event(self) except -1:
         cdef EventHead event
         cdef uint8_t digest[32]
         cdef Py_ssize_t size
-        event.id = self.event_id
-        event.type_size = <uint32_t> (self.payload - self.finished - sizeof(EventHead))
+        event.sequence_size = self.sequence_size
+        event.type_size = <uint16_t> (self.payload - self.finished - sizeof(EventHead) - self.sequence_size)
         event.payload_size = self.buf.size - self.payload
+        memcpy(event.id_text, self.preimage.data + PREIMAGE_ID_OFFSET, 36)
         reserve(self.preimage, event.payload_size)
         memcpy(self.preimage.data + self.preimage.size, self.buf.data + self.payload, event.payload_size)
         size = self.preimage.size + event.payload_size
@@ -308,8 +307,8 @@ cdef class EventBatch:
             self.unsealed = -1
 
     cdef void keep_hash(self, const uint8_t *digest) noexcept:
-        memcpy(self.buf.data + self.unsealed + (sizeof(EventHead) - 32), digest, 32)
         hex_into(digest, 32, self.head_text)
+        memcpy(self.buf.data + self.unsealed + HASH_OFFSET, self.head_text, 64)
 
     cdef void abandon_event(self) noexcept:
         """Take the event being written back; its id is used again unless another was given out since."""
@@ -360,8 +359,7 @@ cdef class EventBatch:
         """The lines of all finished events, ready to store."""
         if self.lines is None:
             self.seal()
-            self.lines = _lines(
-                self.buf.data, self.buf.data + self.finished, self.first_sequence, self.session_id, self.trace_id)
+            self.lines = _lines(self.buf.data, self.buf.data + self.finished, self.session_id, self.trace_id)
         return self.lines
 
     @property

@@ -82,8 +82,7 @@ class Log(Ledger):
 
     def _written(self, pieces: list[Any]) -> Iterator[bytes]:
         session_id, trace_id = self.record.session_id, self.record.trace_id
-        batches = zip(pieces[::2], pieces[1::2], strict=True)
-        return (lines_of(kept, first, session_id, trace_id) for first, kept in batches)
+        return (lines_of(kept, session_id, trace_id) for kept in pieces[1::2])
 
 
 class Order:

@@ -74,7 +74,7 @@ def test_what_a_ledger_keeps_is_short_and_becomes_the_very_lines_again() -> None
     assert verify(lines).events == 1200 and len(set(_field(lines, "event_id"))) == 1200
     assert _lines_of(ledger) == lines
     assert sum(len(kept) for kept in ledger.pieces[1::2]) * 3 < len(lines)
-    assert lines_of(lines, 0, SESSION, TRACE) is lines and lines_of(b"", 0, SESSION, TRACE) == b""
+    assert lines_of(lines, SESSION, TRACE) is lines and lines_of(b"", SESSION, TRACE) == b""
 
 
 def test_what_no_ledger_keeps_is_refused_and_not_read_beyond_its_end() -> None:
@@ -84,17 +84,16 @@ def test_what_no_ledger_keeps_is_refused_and_not_read_beyond_its_end() -> None:
     (kept,) = ledger.pieces[1::2]
     for end in range(1, len(kept)):
         with pytest.raises(ValueError, match="not what a ledger keeps"):
-            lines_of(kept[:end], 0, SESSION, TRACE)
+            lines_of(kept[:end], SESSION, TRACE)
     for wrong in (kept + b"\0", b"\0\1" + kept[2:], b"\0\xff" + kept[2:], kept[:4] + b"\xff" * 4 + kept[8:]):
         with pytest.raises(ValueError, match="not what a ledger keeps"):
-            lines_of(wrong, 0, SESSION, TRACE)
+            lines_of(wrong, SESSION, TRACE)
     with pytest.raises(InvalidInput, match="session_id"):
-        lines_of(kept, 0, "s", TRACE)
+        lines_of(kept, "s", TRACE)
 
 
 def _lines_of(ledger: Ledger) -> bytes:
-    pieces = zip(ledger.pieces[::2], ledger.pieces[1::2], strict=True)
-    return b"".join([lines_of(kept, first, SESSION, TRACE) for first, kept in pieces])
+    return b"".join([lines_of(kept, SESSION, TRACE) for kept in ledger.pieces[1::2]])
 
 
 def _field(lines: bytes, name: str) -> list[str]:
