@@ -12,6 +12,7 @@ from cra._core.canonical cimport Buffer, put_quoted, write_integer, write_string
 from cra._core.chain cimport EventBatch
 from cra._core.policy cimport ALLOW, APPROVAL, Outcome, PolicyTable
 from cra._core.sha256 cimport hex_into, sha256_finish, sha256_into
+from cra._core.value cimport plain
 
 from cra._core.canonical import dumps
 from cra._core.policy import DECISIONS as _DECISIONS
@@ -124,13 +125,16 @@ cdef object _copy(object value, int depth):
     if isinstance(value, dict):
         copied = {}
         for key, member in (<dict> value).items():
-            copied[key] = _copy(member, depth + 1)
+            copied[_copy(key, depth + 1)] = _copy(member, depth + 1)
         return copied
     if isinstance(value, (list, tuple)):
         items = []
         for member in value:
             items.append(_copy(member, depth + 1))
         return items
+    # What is hashed is the plain value, whatever a subclass makes of it.
+    if isinstance(value, (str, int, float)) and type(value) not in (str, int, float, bool):
+        return plain(value)
     return value
 
 

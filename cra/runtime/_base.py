@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UnsetType, structs
 
 from cra._core.canonical import dumps
 from cra._core.chain import Verdict, verify
@@ -216,7 +216,10 @@ class RuntimeBase:
     def _request(self, request: Request | bytes | str | Mapping[str, Any]) -> Request:
         if isinstance(request, Request):
             check_request(request)
-            return request
+            if not request.context:
+                return request
+            # What later calls are decided by is the runtime's own, whoever else holds the caller's object.
+            return structs.replace(request, context=json_object("context", request.context))
         return decode_request(request if isinstance(request, bytes | str) else _text_of(request))
 
     def _simulate(

@@ -13,6 +13,7 @@ from cra.errors import (
     ActionFailed,
     ActionTimeout,
     CRAError,
+    InvalidInput,
     InvalidRequest,
     NotCanonical,
     SessionNotFound,
@@ -58,6 +59,9 @@ class Execution:
         with live.lock:
             if stale is not None:
                 kernel.renew(live, stale)
+            if order.simulate:
+                # Nothing is appended that would be refused because somebody else has written.
+                kernel.reload(live)
             refused: dict[str, int] | None = None
             for _ in TRIES:
                 check_active(live.record)
@@ -85,6 +89,7 @@ class Execution:
         live = kernel.live(order.session_id)
         kernel.freshen()
         with live.lock:
+            kernel.reload(live)
             check_active(live.record)
             begun = begin_attempt(kernel, self.executors, live, order, call, None)
             ending = begun.decide()
@@ -111,7 +116,7 @@ class Execution:
             # What is decided about is what the executor gets, whoever else holds the caller's object.
             call = calls.take(
                 action_id,
-                order.parameters,
+                order.parameters if type(order.parameters) is dict else dict(order.parameters),
                 RISKS[order.risk] if order.risk else None,
                 order.approval_id,
                 kernel.rules.capture,
@@ -150,11 +155,16 @@ class Execution:
         limit = self._kernel.config.max_result_bytes
         if size > limit:
             return self.failed(permit, "invalid_result", f"the result has {size} bytes, expected at most {limit}")
-        if permit.bound.returns is not None and not permit.bound.returns.matches(result):
-            pointer, words = permit.bound.returns.first_error(result) or ("", "")
-            return self.failed(
-                permit, "invalid_result", f"the result breaks returns_schema{pointer and f' at `{pointer}`'}: {words}"
-            )
+        returns = permit.bound.returns
+        if returns is not None:
+            try:
+                if not returns.matches(result):
+                    pointer, words = returns.first_error(result) or ("", "")
+                    where = pointer and f" at `{pointer}`"
+                    return self.failed(permit, "invalid_result", f"the result breaks returns_schema{where}: {words}")
+            except InvalidInput as error:
+                message = f"the result could not be held against returns_schema: {error.message}"
+                return self.failed(permit, "invalid_result", message)
         return result_hash, None, result
 
     def failed(self, permit: Permit, code: str, message: str, *, cause: BaseException | None = None) -> Outcome:

@@ -160,6 +160,9 @@ class Kernel:
     def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
         """Return the lines of a session from sequence `first`; raises `SessionNotFound`."""
         check_session_id(session_id)
+        for name, value in (("first", first), ("count", count)):
+            if value is not None and value < 0:
+                raise InvalidRequest(f"{name} is `{value}`, expected 0 or more", pointer=f"/{name}")
         return self.storage.events(session_id, first, count)
 
     def _keep(self, live: Live) -> Live:
@@ -279,7 +282,8 @@ class Kernel:
                 continue
             chain.advance(batch)
             self._keep(Live(record, chain))
-            return record
+            # Decisions go by the record that is kept, which nobody else holds.
+            return record.apart()
         raise StaleCatalog(f"the stored atlases changed {MAX_ATTEMPTS} times in a row")
 
     def _started(self, record: SessionRecord, snapshot: Snapshot) -> dict[str, Any]:
@@ -326,7 +330,7 @@ class Kernel:
             ended = self.commit_until_done(live, build)
             live.record = ended
         self.forget(session_id)
-        return ended
+        return ended.apart()
 
     # Resolving
 
@@ -369,6 +373,7 @@ class Kernel:
         """Decide as `resolve` does, and write nothing; also return the events it would have written."""
         live = self.live(session_id)
         with live.lock:
+            self.reload(live)
             check_active(live.record)
             self.freshen()
             snapshot = self.snapshot

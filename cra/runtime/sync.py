@@ -198,9 +198,9 @@ class CRARuntime(RuntimeBase):
         try:
             return future.result(permit.timeout_seconds)
         except TimeoutError:
-            # An executor may raise TimeoutError itself; only ours leaves the future unfinished.
+            # An executor may raise TimeoutError itself, or end just now; only ours leaves the future unfinished.
             if future.done():
-                raise
+                return future.result()
             future.cancel()
             raise _Deadline from None
 

@@ -48,7 +48,8 @@ class Log(Ledger):
         self.state: State | None = None
 
     def session(self) -> SessionRecord:
-        return structs.replace(self.record, action_count=self.actions) if self.actions else self.record
+        record = structs.replace(self.record, action_count=self.actions) if self.actions else self.record
+        return record.apart()
 
     def resolution(self, resolution_id: str) -> ResolutionRecord | None:
         return None if self.resolutions is None else self.resolutions.get(resolution_id)
@@ -110,9 +111,9 @@ class Order:
         self._ids = []
 
 
-def ending_of(record: SessionRecord) -> tuple[int, str]:
+def ending_of(log: Log) -> tuple[int, str]:
     """Return what ended sessions are ordered by."""
-    return record.ended_us or 0, record.session_id
+    return log.record.ended_us or 0, log.record.session_id
 
 
 def known(request_id: str | None) -> DuplicateRequest:

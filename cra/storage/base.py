@@ -1,9 +1,10 @@
 """The storage contract: what every store keeps, and how a change lands."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, Literal, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cra._core.chain import EventBatch
 from cra.errors import ConfigInvalid, StaleHead
@@ -33,6 +34,10 @@ class SessionRecord(Stored, frozen=True):
     def id(self) -> str:
         """The session_id."""
         return self.session_id
+
+    def apart(self) -> "SessionRecord":
+        """Return the same session in a record of its own: what is changed in one is not changed in the other."""
+        return structs.replace(self, context=deepcopy(self.context), metadata=deepcopy(self.metadata))
 
 
 class ResolutionRecord(Stored, frozen=True):

@@ -381,15 +381,15 @@ class MemoryStorage:
         return found
 
     def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
-        found = sorted([log.session() for log in list(self._ended.values())], key=ending_of)
+        found = sorted(self._ended.values(), key=ending_of)
         if after is not None:
-            last = self._log(after).record
-            if last.status != "ended":
+            last = self._log(after)
+            if last.record.status != "ended":
                 raise SessionNotFound(f"session `{after}` has not ended")
             found = found[bisect_right(found, ending_of(last), key=ending_of) :]
         if before_us is not None:
-            found = [record for record in found if ending_of(record)[0] < before_us]
-        return found[: max(0, limit)]
+            found = [log for log in found if ending_of(log)[0] < before_us]
+        return [log.session() for log in found[: max(0, limit)]]
 
     def ended_count(self) -> int:
         return len(self._ended)
