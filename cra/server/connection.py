@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from cra.errors import CRAError, InvalidRequest, Overloaded, PayloadTooLarge
+from cra.server.call import Call
+from cra.server.eager import Eager
 from cra.server.problems import problem_of
 
 if TYPE_CHECKING:
@@ -249,10 +252,32 @@ class Connection(HttpToolsProtocol):
             self._begin_late()
             return
         self._prompt, self._body = None, b""
+        if isinstance(answer, Call):
+            self._go_on(answer)
+            return
         status, headers, content = answer
         defaults = _defaults(self.server_state.default_headers)
         self.transport.write(b"".join((STATUS_LINE[status], defaults, headers, _END, content)))
         self.on_response_complete()
+
+    def _go_on(self, call: Call) -> None:
+        """Begin a request that waits for nothing but the store; it has all that a request has, but for its task."""
+        cycle = self.cycle = RequestResponseCycle(
+            scope=call.scope,  # type: ignore[arg-type]  # as much of one as is looked at
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        task = Eager(self.loop, self.tasks)
+        task.begin(cycle.run_asgi(partial(self.service.go_on, call, task)))
 
     def _begin_late(self) -> None:
         """Begin a request that is not answered at once after all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 _SWEEP_SECONDS = 0.25
 
@@ -15,8 +16,8 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._due: dict[asyncio.Task[object], tuple[float, str]] = {}
-        self._passed: dict[asyncio.Task[object], str] = {}
+        self._due: dict[asyncio.Future[Any], tuple[float, str]] = {}
+        self._passed: dict[asyncio.Future[Any], str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._also: list[Callable[[float], None]] = []
 
@@ -35,20 +36,20 @@ class Deadlines:
         """Call `sweep` with the loop's time at every sweep."""
         self._also.append(sweep)
 
-    def set(self, task: asyncio.Task[object], due: float, phase: str) -> None:
+    def set(self, task: asyncio.Future[Any], due: float, phase: str) -> None:
         """Give a task until `due`, by the loop's clock, in the place of what it had; `phase` is what it is doing."""
         self._due[task] = (due, phase)
 
-    def clear(self, task: asyncio.Task[object]) -> None:
+    def clear(self, task: asyncio.Future[Any]) -> None:
         """Let a task go on as long as it likes."""
         self._due.pop(task, None)
 
-    def passed(self, task: asyncio.Task[object]) -> str | None:
+    def passed(self, task: asyncio.Future[Any]) -> str | None:
         """Return the phase in which a task was cancelled for its deadline, and forget it; None when it was not."""
         return self._passed.pop(task, None)
 
     @property
-    def tasks(self) -> list[asyncio.Task[object]]:
+    def tasks(self) -> list[asyncio.Future[Any]]:
         """The tasks that have a deadline."""
         return list(self._due)
 

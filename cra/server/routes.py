@@ -32,7 +32,8 @@ class Route(Struct, frozen=True, kw_only=True):
     `takes` are the media types of its body, none when it has none; `gives` those of its answer, the first the default.
     `permission` None is for everybody. An `urgent` route is answered however busy the service is. A route that `waits`
     is counted with the streams, not with the calls. `body_optional` lets the body be empty. `at_once` does what
-    `handler` does where the tenant's store makes nobody wait.
+    `handler` does where the tenant's store makes nobody wait; where it does, such a `handler` may be begun without a
+    task, and has to ask nothing of one.
     """
 
     method: str

@@ -29,6 +29,7 @@ from cra.server.auth.authenticator import Authenticator
 from cra.server.call import Answer, Call, Receive, Response, Scope, Send, Stream
 from cra.server.connection import Connection, Waiting, whole_body, write_whole
 from cra.server.deadlines import Deadlines
+from cra.server.eager import Eager
 from cra.server.identity import Identity
 from cra.server.incoming import Disconnected, check_origin, check_repeated, choose_media, expect, pieces, take
 from cra.server.limits import Gate
@@ -153,11 +154,17 @@ class Service:
         began = monotonic()
         call = self._begin(scope, dict(scope["headers"]), receive)
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a request is one
+        await self._see_to(call, self._answer(call, task, began), send, task, began)
+
+    async def _see_to(
+        self, call: Call, work: Awaitable[Answer], send: Send, task: asyncio.Task[Any] | Eager, began: float
+    ) -> None:
+        """Send the answer that `work` comes to; `task` is what this runs in."""
         status = 499
         answer: Answer
         try:
             try:
-                answer = await self._answer(call, task, began)
+                answer = await work
             except asyncio.CancelledError:
                 answer = self._cancelled(call, task)
             except Disconnected:
@@ -187,11 +194,12 @@ class Service:
 
     def at_once(
         self, route: Route, scope: Scope, headers: Mapping[bytes, bytes], body: bytes
-    ) -> tuple[int, bytes, bytes] | None:
+    ) -> tuple[int, bytes, bytes] | Call | None:
         """Return the status, the header lines and the body of an answer that nothing has to be waited for.
 
-        `headers` are the scope's by their names, none of which is there twice; the path has no parameters. Nothing was
-        done and nothing counted when it is None: then the request is answered as any other.
+        Where there is the store to wait for, the call is returned, let in and not begun: `go_on` answers it. `headers`
+        are the scope's by their names, none of which is there twice; the path has no parameters. Nothing was done and
+        nothing counted when it is None: then the request is answered as any other.
 
         PERF: a task and its turn of the loop are 9 us, and so are the cycle and the messages of ASGI.
         """
@@ -203,10 +211,23 @@ class Service:
             answer = self._answer_at_once(call, route, body)
         except Exception as error:
             answer = self._failed(call, error)
-        if answer is None:
-            return None
+        if answer is None or isinstance(answer, Call):
+            return answer
         self.count(call, answer.status, monotonic() - began)
         return answer.status, self._lines(call.request_id, answer), answer.body
+
+    async def go_on(self, call: Call, task: Eager, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call that `at_once` has just let in; `task` is what this runs in."""
+        began = monotonic()
+        # INVARIANT: there is a place, since nothing was waited for after looking for one.
+        self.gate.try_enter()
+        call.gate = self.gate
+        self.calls += 1
+        self.deadlines.set(task, began + self._work_seconds, "work")
+        try:
+            await self._see_to(call, call.route.handler(call), send, task, began)
+        finally:
+            self.calls -= 1
 
     def _begin(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Call:
         call = Call(self, scope, headers, receive)
@@ -339,23 +360,26 @@ class Service:
         call.gate = gate
         return await route.handler(call)
 
-    def _answer_at_once(self, call: Call, route: Route, body: bytes) -> Response | None:
-        """Do as `_answer`, where there is nothing to wait for; None, with nothing done, where there may be."""
+    def _answer_at_once(self, call: Call, route: Route, body: bytes) -> Response | Call | None:
+        """Do as `_answer`, where there is nothing to wait for; None, with nothing done, where there may be.
+
+        Where there is only the store, the call is let in and returned.
+        """
         authenticator, answer = self._authenticator, route.at_once
         if authenticator is None or answer is None:
             return None
         self._go_to(call, route)
         identity = authenticator.known(call.scope, call.headers)
         tenant = None if identity is None else self.tenancy.known(identity.tenant)
-        if identity is None or tenant is None or tenant.waits:
+        if identity is None or tenant is None:
             return None
         authenticator.count(identity)
         self._let_in(call, identity)
         choose_media(call)
         take(call, body, expect(call, self.settings.max_body_bytes))
-        return answer(call)
+        return call if tenant.waits else answer(call)
 
-    def _cancelled(self, call: Call, task: asyncio.Task[Any]) -> Response:
+    def _cancelled(self, call: Call, task: asyncio.Task[Any] | Eager) -> Response:
         """Return the answer of a call that was cancelled: its time is over, or the service's."""
         phase = self.deadlines.passed(task)
         task.uncancel()
