@@ -24,6 +24,16 @@ _SPECIAL = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 _END, _LAST_END = b"\r\n", b"connection: close\r\n\r\n"
 
 
+class _Nowhere(list[tuple[bytes, bytes]]):
+    """A list that stays empty."""
+
+    def append(self, _: object) -> None:
+        """Drop it."""
+
+
+_NOWHERE = _Nowhere()
+
+
 class _Defaults:
     """The headers that the server adds to every answer, as lines; another list every second."""
 
@@ -140,7 +150,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _unset_keepalive_if_required(self) -> None:
-        self._kept.pop(self, None)
+        """Leave the clock as it is: what is left of a request that was answered already does not keep a connection."""
 
     def on_response_complete(self) -> None:
         """Go on with the request that waits, or wait for one; as uvicorn does, but for its timer."""
@@ -175,6 +185,7 @@ class Connection(HttpToolsProtocol):
             self._begin_late()  # never, if a head ends where it seems to
         # PERF: uvicorn makes a scope here, which is only needed by requests that are not answered at once.
         self._open = True
+        self._kept.pop(self, None)
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -218,6 +229,10 @@ class Connection(HttpToolsProtocol):
         if size is None or not self.parser.should_keep_alive():
             return None
         return route if data.find(b"\r\n\r\n") + 4 + int(size) == len(data) else None
+
+    def on_chunk_header(self) -> None:
+        """Take no more headers: what follows the last chunk is none of the request, and is not kept."""
+        self.headers = _NOWHERE
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""

@@ -16,7 +16,8 @@ from cra.server.settings import ServiceSettings
 from cra.storage.memory import MemoryStorage
 from cra.testing.faults import FaultyStorage
 from tests.server.desk import desk, request
-from tests.server.running import Running, running
+from tests.server.identities import make_key
+from tests.server.running import Running, read, running
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -156,6 +157,40 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(service: Running)
     chunk = b"80000\r\n" + b" " * 0x80000 + b"\r\n"
     got = raw(service, b"POST /v1/sessions HTTP/1.1\r\n" + chunks, chunk, chunk, chunk)
     assert statuses(got)[0] == 413
+
+
+@pytest.mark.parametrize("lines", [b"Content-Length: 100\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n64\r\n"])
+def test_the_rest_of_a_request_that_was_answered_already_keeps_no_connection(lines: bytes) -> None:
+    with (
+        running(settings(keep_alive_seconds=1)) as service,
+        socket.create_connection(("127.0.0.1", service.port)) as line,
+    ):
+        line.settimeout(20)
+        line.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\n" + lines)
+        assert read(line).startswith(b"HTTP/1.1 404")
+        line.sendall(b"x")
+        assert line.recv(1000) == b""
+
+
+def test_what_follows_the_last_chunk_is_no_header_and_is_not_kept() -> None:
+    store = MemoryStorage()
+    _, key = make_key(store)
+    with running(ServiceSettings(storage="memory", shutdown_seconds=5), storage=store) as service:
+        body = b'{"agent_id":"a","goal":"g"}'
+        head = (
+            b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+        )
+        trailers = b"Authorization: Bearer " + key.encode() + b"\r\nX-Last: 1\r\n"
+        whole = head + b"\r\n%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, trailers)
+        with socket.create_connection(("127.0.0.1", service.port)) as line:
+            line.sendall(whole)
+            assert read(line).startswith(b"HTTP/1.1 401")
+        with socket.create_connection(("127.0.0.1", service.port)) as line:
+            line.sendall(head + b"\r\n0\r\n")
+            for _ in range(100):
+                line.sendall(b"x: y\r\n" * 1000)
+            assert read(line).startswith(b"HTTP/1.1 401")
+            assert max(len(c.headers) for c in service.server.server_state.connections) == 0
 
 
 def test_a_half_sent_body_changes_nothing(service: Running, client: httpx.Client) -> None:
