@@ -52,6 +52,8 @@ log = logging.getLogger("cra.server")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}\Z")
 # An answer without a body, and one that ends the connection.
 _ODD = frozenset((204, 408))
+# Bodies longer than is usual that are taken at once.
+_MOST_LARGE = 8
 # Who watches the service gives up after some seconds.
 _PROBE_SECONDS = 3
 _URGENT = frozenset((b"/v1/health/live", b"/v1/health/ready"))
@@ -72,6 +74,7 @@ class Service:
         self.prompt = self.table.at_once
         self.gate = Gate(settings.max_concurrency, settings.max_queue)
         self.streams = Gate(settings.max_streams, 0)
+        self.large = Gate(_MOST_LARGE, 0)
         self.most_calls = settings.max_concurrency + settings.max_queue
         # The calls that are begun and not over, streams among them.
         self.calls = 0
@@ -344,8 +347,18 @@ class Service:
         early = await self.admit(call)
         if early is not None:
             return early
-        route = call.route
         choose_media(call)
+        if not _is_large(call, self.settings.max_body_bytes):
+            return await self._take_and_answer(call, task, began)
+        # Many small bodies have room in memory at once, or few large ones.
+        await self.large.enter()
+        try:
+            return await self._take_and_answer(call, task, began)
+        finally:
+            self.large.leave()
+
+    async def _take_and_answer(self, call: Call, task: asyncio.Task[Any], began: float) -> Answer:
+        route = call.route
         if route.takes or b"content-length" in call.headers or b"transfer-encoding" in call.headers:
             self.deadlines.set(task, began + self._body_seconds, "body")
             limit = expect(call, self.settings.max_body_bytes)
@@ -443,6 +456,12 @@ class Service:
             self.cut_off(call, send, error.code)
         finally:
             await answer.pieces.aclose()
+
+
+def _is_large(call: Call, usual: int) -> bool:
+    """Say whether a body may be longer than is usual: its route allows it, and its head does not say that it is not."""
+    stated = call.headers.get(b"content-length")
+    return (call.route.max_bytes or 0) > usual and (stated is None or int(stated) > usual)
 
 
 async def _never() -> MutableMapping[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -357,3 +359,37 @@ def test_a_service_whose_store_does_not_answer_is_not_ready(monkeypatch: pytest.
         answer = client.get("/v1/health/ready")
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_error")
         assert client.get("/v1/health/live").status_code == 200
+
+
+def test_few_bodies_larger_than_usual_are_taken_at_once() -> None:
+    store = MemoryStorage()
+    _, key = make_key(store)
+    head = b"POST /v1/atlases HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %b\r\n" % key.encode()
+    head += b"Content-Type: application/json\r\n"
+    large = head + b"Content-Length: %d\r\n\r\n{" % (4 << 20)
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
+    with running(ServiceSettings(storage="memory", shutdown_seconds=5), storage=store) as service, ExitStack() as lines:
+
+        def send(text: bytes) -> socket.socket:
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            line.settimeout(20)
+            line.sendall(text)
+            return line
+
+        held = [send(large if number % 2 else chunked) for number in range(8)]
+        places = service.app.service.large
+
+        def is_held(count: int) -> bool:
+            until = time.monotonic() + 10
+            while places.active != count and time.monotonic() < until:
+                time.sleep(0.01)
+            return places.active == count
+
+        assert is_held(len(held))
+        refused = read(send(large))
+        assert refused.startswith(b"HTTP/1.1 503") and b"retry-after" in refused.lower()
+        # One of the usual size needs no such place.
+        assert read(send(head + b"Content-Length: 2\r\n\r\n{}")).startswith(b"HTTP/1.1 422")
+        for line in held:
+            line.close()
+        assert is_held(0)
