@@ -15,9 +15,12 @@ from cra.runtime._base import RuntimeBase, Simulation, verify_trace
 from cra.runtime.awaited import AsyncAdministration, AsyncApprovals
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import RuntimeConfig
-from cra.runtime.executors import WorkerThreads
+from cra.runtime.executors import Late, WorkerThreads
 from cra.runtime.lane import Lane
 from cra.storage.base import SessionRecord
+
+# How long an executor that is cancelled may take to clear up.
+_LEAVE_SECONDS = 1.0
 
 
 class AsyncCRARuntime(RuntimeBase):
@@ -145,15 +148,9 @@ class AsyncCRARuntime(RuntimeBase):
     async def _run(self, permit: Permit) -> Ending:
         execution = self._execution
         try:
-            # The deadline's own TimeoutError is told from one that the executor raises.
-            async with asyncio.timeout(permit.timeout_seconds) as deadline:
-                result = await self._call(permit)
-        except TimeoutError as error:
-            if deadline.expired():
-                message = f"no answer within {permit.timeout_seconds} s; whether it took effect is unknown"
-                outcome = execution.failed(permit, "timeout", message)
-            else:
-                outcome = execution.failed(permit, "executor_error", f"{type(error).__name__}: {error}", cause=error)
+            result = await self._call(permit)
+        except Late:
+            outcome = execution.late(permit)
         except Exception as error:
             outcome = execution.failed(permit, "executor_error", f"{type(error).__name__}: {error}", cause=error)
         except BaseException:
@@ -168,10 +165,19 @@ class AsyncCRARuntime(RuntimeBase):
         executor = permit.executor
         arguments = permit.arguments()
         if executor.is_async:
-            return await executor.function(*arguments)
-        if executor.inline:
+            step = asyncio.ensure_future(executor.function(*arguments))
+        elif executor.inline:
             return executor.function(*arguments)
-        return await asyncio.wrap_future(self._workers.submit(executor.function, *arguments))
+        else:
+            step = asyncio.wrap_future(self._workers.submit(executor.function, *arguments))
+        try:
+            await asyncio.wait({step}, timeout=permit.timeout_seconds)
+            if step.done():
+                return step.result()
+        finally:
+            if not step.done():
+                await _leave(step)
+        raise Late
 
     # The wire
 
@@ -220,3 +226,22 @@ class AsyncCRARuntime(RuntimeBase):
     async def verify_chain(self, session_id: str) -> ChainVerification:
         """Verify a session's chain over the stored bytes."""
         return verify_trace(await self._off(self._kernel.events, session_id))
+
+
+# Executors that did not let themselves be cancelled, so that they are not collected while they run.
+_left: set[asyncio.Future[Any]] = set()
+
+
+async def _leave(step: asyncio.Future[Any]) -> None:
+    """Cancel an executor, give it a moment to clear up, and leave behind one that goes on."""
+    step.cancel()
+    _left.add(step)
+    step.add_done_callback(_forget)
+    await asyncio.wait({step}, timeout=_LEAVE_SECONDS)
+
+
+def _forget(step: asyncio.Future[Any]) -> None:
+    _left.discard(step)
+    if not step.cancelled():
+        # Nobody asks for it any more, which asyncio would complain about.
+        step.exception()

@@ -179,6 +179,11 @@ class Execution:
         error.__cause__ = cause
         return "", error, None
 
+    def late(self, permit: Permit) -> Outcome:
+        """Return what becomes of a call whose executor has not ended before its deadline."""
+        message = f"no answer within {permit.timeout_seconds} s; whether it took effect is unknown"
+        return self.failed(permit, "timeout", message)
+
     def finish(self, permit: Permit, outcome: Outcome, stale: CRAError | None = None) -> Ending:
         """Record an outcome; `stale` is what an attempt made before was refused for."""
         kernel, live = self._kernel, permit.live

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 30.0
 
 
+class Late(Exception):
+    """An executor has not ended before its deadline."""
+
+
 class ExecutionContext(Struct, frozen=True, kw_only=True):
     """What an executor may know of the call it serves, beside its parameters."""
 

@@ -14,7 +14,7 @@ from cra.runtime.approvals import Approvals
 from cra.runtime.calls import Ending, Order, Permit, response_bytes
 from cra.runtime.config import RuntimeConfig
 from cra.runtime.engine import Ask
-from cra.runtime.executors import LoopThread, WorkerThreads
+from cra.runtime.executors import Late, LoopThread, WorkerThreads
 from cra.runtime.kernel import LONGEST_GOAL
 from cra.storage.base import SessionRecord
 
@@ -174,12 +174,8 @@ class CRARuntime(RuntimeBase):
                 result = executor.function(*permit.arguments())
             else:
                 result = self._wait(permit, permit.arguments())
-        except _Deadline:
-            return execution.fail(
-                permit,
-                "timeout",
-                f"no answer within {permit.timeout_seconds} s; whether it took effect is unknown",
-            )
+        except Late:
+            return execution.finish(permit, execution.late(permit))
         except Exception as error:
             return execution.fail(permit, "executor_error", f"{type(error).__name__}: {error}", cause=error)
         except BaseException:
@@ -202,7 +198,7 @@ class CRARuntime(RuntimeBase):
             if future.done():
                 return future.result()
             future.cancel()
-            raise _Deadline from None
+            raise Late from None
 
     # The wire
 
@@ -256,7 +252,3 @@ class CRARuntime(RuntimeBase):
     def verify_chain(self, session_id: str) -> ChainVerification:
         """Verify a session's chain over the stored bytes."""
         return verify_trace(self._kernel.events(session_id))
-
-
-class _Deadline(Exception):
-    """The executor's time is over."""

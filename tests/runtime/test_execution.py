@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,40 @@ def test_an_async_executor_that_hangs_is_cancelled_at_its_deadline() -> None:
             await desk.runtime.execute(session.id, "slow.run", {})
         assert cancelled.is_set()
         assert desk.last(session.id)[1]["error_code"] == "timeout"
+
+    asyncio.run(scenario())
+
+
+def test_an_async_executor_that_does_not_let_itself_be_cancelled_is_left_behind() -> None:
+    async def scenario() -> None:
+        desk = Desk(MemoryStorage(), asynchronous=True)
+        gate, ended = asyncio.Event(), asyncio.Event()
+
+        @desk.runtime.executor("slow.run")
+        async def stubborn(parameters: Any) -> dict[str, bool]:
+            while not gate.is_set():
+                with suppress(asyncio.CancelledError):
+                    await gate.wait()
+            ended.set()
+            return {"ok": True}
+
+        session = await desk.runtime.create_session("agent-1", "help")
+        await desk.runtime.resolve(session.id, "help")
+        with pytest.raises(ActionTimeout):
+            await desk.runtime.execute(session.id, "slow.run", {})
+        assert desk.last(session.id)[1]["error_code"] == "timeout"
+        caller = asyncio.ensure_future(desk.runtime.execute(session.id, "slow.run", {}))
+        await asyncio.sleep(0.05)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert desk.last(session.id)[1]["error_code"] == "cancelled"
+        count = len(desk.events(session.id))
+        # They end later, and nothing of that is recorded.
+        gate.set()
+        await ended.wait()
+        await asyncio.sleep(0.05)
+        assert len(desk.events(session.id)) == count
 
     asyncio.run(scenario())
 
