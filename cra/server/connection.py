@@ -204,7 +204,13 @@ class Connection(HttpToolsProtocol):
             self._begin()
 
     def _begin(self) -> None:
-        """Begin a request as uvicorn does."""
+        """Begin a request as uvicorn does; not one whose path or body it would read as another."""
+        if b"#" in self.url:
+            self._refuse(InvalidRequest("the path has a `#`, expected none: fragments are not sent"))
+            return
+        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            self._refuse(InvalidRequest("Transfer-Encoding is not `chunked`, the only one that is taken"))
+            return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expects

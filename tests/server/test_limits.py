@@ -146,6 +146,21 @@ def test_a_head_that_is_too_long_is_refused(service: Running) -> None:
     assert statuses(endless) == [413]
 
 
+@pytest.mark.parametrize(
+    ("line", "more"),
+    [
+        (b"GET /v1/sessions#x HTTP/1.1", b""),
+        (b"POST /v1/sessions#x HTTP/1.1", b"Content-Length: 2\r\n"),
+        (b"POST /v1/sessions HTTP/1.1", b"Transfer-Encoding: gzip, chunked\r\n"),
+        (b"POST /v1/sessions HTTP/1.1", b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
+    ],
+)
+def test_what_would_be_read_as_another_request_is_refused(service: Running, line: bytes, more: bytes) -> None:
+    head = line + b"\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n" + more + b"\r\n"
+    got = raw(service, head + b"{}" + LAST)
+    assert statuses(got) == [400] and b'"invalid_request"' in got
+
+
 def test_a_head_that_is_too_slow_is_given_up(service: Running) -> None:
     assert statuses(raw(service, b"GET /v1/sess")) == [408]
     assert raw(service) == b""
