@@ -9,7 +9,7 @@ from cra._core.assemble cimport (
     Fragments, Prefix, begin, check_blocks, check_outcome, put_bytes, seconds, write_denied, write_evaluated,
 )
 from cra._core.canonical cimport Buffer, put_quoted, write_integer, write_string, write_value
-from cra._core.chain cimport EventBatch
+from cra._core.chain cimport EventBatch, borrow, give_back
 from cra._core.policy cimport ALLOW, APPROVAL, Outcome, PolicyTable
 from cra._core.sha256 cimport hex_into, sha256_finish, sha256_into
 from cra._core.value cimport plain
@@ -139,12 +139,13 @@ cdef object _copy(object value, int depth):
 
 
 cdef str _digest(object value, Py_ssize_t *size):
-    cdef Buffer out = Buffer()
+    cdef Buffer out = borrow()
     cdef uint8_t digest[32]
     cdef char text[64]
     write_value(out, value)
     size[0] = out.size
     sha256_into(<const uint8_t *> out.data, out.size, digest)
+    give_back(out)
     hex_into(digest, 32, text)
     return PyUnicode_DecodeASCII(text, 64, NULL)
 

@@ -7,6 +7,11 @@ from cra._core.canonical cimport Buffer
 from cra._core.sha256 cimport cra_sha256_state
 
 
+# Take an empty buffer, and give it back when nobody else has it.
+cdef Buffer borrow()
+cdef int give_back(Buffer buf) except -1
+
+
 @cython.final
 cdef class Chain:
     cdef readonly str session_id
