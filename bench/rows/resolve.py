@@ -16,6 +16,7 @@ from cra._core.canonical import dumps
 from cra.protocol.times import format_timestamp
 from cra.runtime.config import system_clock
 from cra.storage.base import Change, Removal
+from cra.storage.memory import MemoryStorage
 
 SEEN = "resolve, other goal each time"
 FRESH = "resolve, first of a new session"
@@ -112,20 +113,24 @@ def _floors(messages: list[bytes]) -> list[Candidate]:
 
 
 def _hash_and_keep(document: dict[str, Any], messages: list[bytes]) -> Setup:
-    """Hash in one go, and keep a copy of the lines: memory that was never touched before costs more than its copy."""
-    runtime = work.runtime_of(document)
+    """Hash in one go, and keep a copy of what is stored: memory never touched before costs more than its copy."""
+    store = MemoryStorage()
+    runtime = work.runtime_of(document, storage=store)
     session_id = work.session_of(runtime)
     runtime.resolve(session_id, work.GOALS[0])
-    lines = memoryview(runtime.get_trace(session_id, 1).data)
+    kept = store._logs[session_id].pieces[-1]
+    if not isinstance(kept, bytes):
+        raise TypeError("the store keeps no bytes")
+    stored = memoryview(kept)
     digest = work.bulk_hash(messages)
 
     def setup() -> Iterator[Call]:
-        kept: list[bytes] = []
-        keep = kept.append
+        held: list[bytes] = []
+        keep = held.append
 
         def call() -> None:
             digest()
-            keep(bytes(lines))
+            keep(bytes(stored))
 
         yield call
 
