@@ -26,11 +26,13 @@ _GRANT = 1024
 class State:
     """What few sessions keep beside events, requests and resolutions; most have none."""
 
-    __slots__ = ("approvals", "budgets", "idempotency")
+    __slots__ = ("approvals", "approvals_of", "budgets", "idempotency")
 
     def __init__(self) -> None:
         self.idempotency: dict[str, IdempotencyRecord] = {}
         self.approvals: list[str] = []
+        # The same, by the digest of what was asked for.
+        self.approvals_of: dict[str, list[str]] = {}
         self.budgets: set[str] = set()
 
 

@@ -18,12 +18,12 @@ from cra.errors import (
 )
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage._postgres_wire import Statement, Value, escaped
-from cra.storage.base import NO_CHANGE, Change, Claim, ClaimRefused, SessionRecord, stale
+from cra.storage.base import NO_CHANGE, ApprovalRecord, Change, Claim, ClaimRefused, SessionRecord, stale
 from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
 # PostgreSQL's bigint has 64 bits; the windows of the memory store stop at the same number.
 LARGEST = 1 << 61
-_PARAMETERS = 32
+_PARAMETERS = 34
 _TEXT = 25
 _NOTHING: tuple[Value, ...] = (None,) * (_PARAMETERS - 10)
 
@@ -66,11 +66,7 @@ def append_values(
             else (None, None, None, None)
         ),
         *((idempotency.key, idempotency.call, idempotency.response) if idempotency is not None else (None, None, None)),
-        *(
-            (approval.approval_id, approval.status, approval_bytes(approval))
-            if approval is not None
-            else (None, None, None)
-        ),
+        *(approval_values(approval) if approval is not None else (None, None, None, None, None)),
         *((claims_json(change.claims), change.claims_at_us) if change.claims else (None, None)),
         change.catalog,
         *_documents(change),
@@ -86,6 +82,12 @@ def session_values(session: SessionRecord) -> tuple[Value, ...]:
     """Return a session's columns beside its id."""
     ended_us = (session.ended_us or 0) if session.status == "ended" else None
     return (session.agent_id, session.status, ended_us, session_bytes(session))
+
+
+def approval_values(approval: ApprovalRecord) -> tuple[Value, ...]:
+    """Return an approval's columns, beginning with its id."""
+    data = approval_bytes(approval)
+    return (approval.approval_id, approval.agent_id, approval.parameters_hash, approval.status, data)
 
 
 def claims_json(claims: Sequence[Claim]) -> bytes:

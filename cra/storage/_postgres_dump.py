@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from cra.errors import SessionExists, SessionNotFound, StorageError
-from cra.storage._postgres_append import LARGEST, as_texts, session_values
+from cra.storage._postgres_append import LARGEST, approval_values, as_texts, session_values
 from cra.storage._postgres_pool import Execute, Pool
 from cra.storage._postgres_wire import Row, Statement, escaped
 from cra.storage._restored import check, new_kinds, stricter
 from cra.storage.base import CounterRecord, Document, IdempotencyRecord, SessionDump
-from cra.storage.records import approval_bytes, approval_of, resolution_bytes, resolution_of, session_of
+from cra.storage.records import approval_of, resolution_bytes, resolution_of, session_of
 
 _PAGE = 64
 _COUNTERS_PAGE = 256
@@ -65,7 +65,7 @@ def restore(pool: Pool, sql: dict[str, Statement], tenant: str, dumped: SessionD
         for known in dumped.idempotency:
             execute(sql["add_idempotency"], (*key, known.key, known.call, known.response))
         for asked in dumped.approvals:
-            if not execute(sql["add_approval"], (*key, asked.approval_id, asked.status, approval_bytes(asked))):
+            if not execute(sql["add_approval"], (*key, *approval_values(asked))):
                 raise StorageError(f"approval `{asked.approval_id}` exists already")
 
 

@@ -1,9 +1,12 @@
 """The statements of the PostgreSQL store, beside the one that appends."""
 
 from functools import cache
+from itertools import combinations
 
 from cra.storage._postgres_wire import Statement
 
+# By which approvals are looked for, each alone or together with others.
+APPROVAL_COLUMNS = ("session_id", "agent_id", "parameters_hash", "status")
 _APPROVALS = "SELECT record FROM {s}.approvals WHERE tenant = $1 AND number > $2"
 _SESSIONS = """
 SELECT s.record, h.actions FROM {s}.sessions s JOIN {s}.heads h USING (tenant, session_id)
@@ -50,11 +53,18 @@ _SQL = {
         ON i.tenant = h.tenant AND i.session_id = h.session_id AND i.key = $3
         WHERE h.tenant = $1 AND h.session_id = $2
     """,
-    "approval": "SELECT record, number, session_id FROM {s}.approvals WHERE tenant = $1 AND approval_id = $2",
-    "approvals": _APPROVALS + " ORDER BY number LIMIT $3",
-    "approvals_of_session": _APPROVALS + " AND session_id = $4 ORDER BY number LIMIT $3",
-    "approvals_in": _APPROVALS + " AND status = $4 ORDER BY number LIMIT $3",
-    "approvals_of_session_in": _APPROVALS + " AND session_id = $4 AND status = $5 ORDER BY number LIMIT $3",
+    "approval": "SELECT record FROM {s}.approvals WHERE tenant = $1 AND approval_id = $2",
+    "approval_place": """
+        SELECT number, session_id, agent_id, parameters_hash FROM {s}.approvals WHERE tenant = $1 AND approval_id = $2
+    """,
+    **{
+        " ".join(("approvals", *columns)): " AND ".join(
+            (_APPROVALS, *[f"{column} = ${place}" for place, column in enumerate(columns, 4)])
+        )
+        + " ORDER BY number LIMIT $3"
+        for count in range(len(APPROVAL_COLUMNS) + 1)
+        for columns in combinations(APPROVAL_COLUMNS, count)
+    },
     "peek": """
         SELECT c.place, {s}.wait_1(
             c.rate, c.cost, coalesce(n.amount, c.amount), coalesce(n.window_us, c.window_us), coalesce(n.spent, 0),
@@ -127,8 +137,8 @@ _SQL = {
     "add_resolution": "INSERT INTO {s}.resolutions VALUES ($1, $2, $3, $4, $5, $6)",
     "add_idempotency": "INSERT INTO {s}.idempotency VALUES ($1, $2, $3, $4, $5)",
     "add_approval": """
-        INSERT INTO {s}.approvals (tenant, session_id, approval_id, status, record) VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT DO NOTHING RETURNING 1
+        INSERT INTO {s}.approvals (tenant, session_id, approval_id, agent_id, parameters_hash, status, record)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING 1
     """,
     "add_counter": """
         INSERT INTO {s}.counters (tenant, key, rate, amount, window_us) VALUES ($1, $2, $3, $4, $5)

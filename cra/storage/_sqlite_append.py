@@ -9,7 +9,17 @@ from cra._core.chain import EventBatch
 from cra.errors import DuplicateRequest, SessionError, SessionExists, SessionNotFound, StaleCatalog
 from cra.protocol.trace import GENESIS_HASH
 from cra.storage._sqlite_file import check_room
-from cra.storage.base import SWEEP_MARGIN_US, Change, Claim, ClaimRefused, DocumentWrite, Removal, SessionRecord, stale
+from cra.storage.base import (
+    SWEEP_MARGIN_US,
+    ApprovalRecord,
+    Change,
+    Claim,
+    ClaimRefused,
+    DocumentWrite,
+    Removal,
+    SessionRecord,
+    stale,
+)
 from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
 if TYPE_CHECKING:
@@ -51,6 +61,10 @@ SELECT number, amount, window_us, taken, spent, since_us, newest_us,
     (SELECT at_us FROM calls WHERE counter = number AND slot = taken % amount)
 FROM counters WHERE tenant = ? AND key = ?
 """
+ADD_APPROVAL = (
+    "INSERT INTO approvals (tenant, approval_id, session, agent_id, parameters_hash, status, record) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 REVISION = "SELECT revision FROM revisions WHERE tenant = ? AND kind = ?"
 _IDLE = "number > ?1 AND number <= ?1 + ?2 AND window_us > 0 AND newest_us + window_us <= ?3"
 
@@ -131,9 +145,9 @@ def append(
             )
         if approval is not None:
             execute(
-                "INSERT INTO approvals (tenant, approval_id, session, status, record) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (tenant, approval_id) DO UPDATE SET status = excluded.status, record = excluded.record",
-                (tenant, approval.approval_id, number, approval.status, approval_data),
+                f"{ADD_APPROVAL} ON CONFLICT (tenant, approval_id) "
+                "DO UPDATE SET status = excluded.status, record = excluded.record",
+                approval_values(tenant, number, approval, approval_data),
             )
         for sql, values in takes:
             execute(sql, values)
@@ -148,6 +162,19 @@ def append(
 _KEEP_REQUEST = f"INSERT INTO kept (session, kind, key) VALUES (?, {REQUEST}, ?)"  # noqa: S608 - ours
 _KEEP = f"INSERT INTO kept VALUES (?1, {RESOLUTION}, ?2, ?3, ?4, ?5)"  # noqa: S608 - ours
 _KEEP_BOTH = f"{_KEEP}, (?1, {REQUEST}, ?6, NULL, NULL, NULL)"
+
+
+def approval_values(tenant: int, session: int, approval: ApprovalRecord, data: bytes) -> tuple[Any, ...]:
+    """Return what `ADD_APPROVAL` adds."""
+    return (
+        tenant,
+        approval.approval_id,
+        session,
+        approval.agent_id,
+        approval.parameters_hash,
+        approval.status,
+        data,
+    )
 
 
 def _ended_us(session: SessionRecord) -> int | None:

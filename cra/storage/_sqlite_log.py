@@ -21,6 +21,8 @@ _RESTART_PAGES = 32_000
 # The log's file is made longer by so many pages, which the next commit waits for, when so few are left.
 _MORE_PAGES = 256
 _FEW_PAGES = 32
+# A process that writes no more than a new store and a little does without.
+_LITTLE_PAGES = 64
 _HEADER = 32
 _FRAME = 24 + 4096
 
@@ -39,8 +41,8 @@ class Upkeep:
         self._log = f"{path}-wal"
         self._connection = connection
         self._pages = 0
-        # Up to which page the log's file is known to reach. A process that writes little does without.
-        self._room = _FEW_PAGES
+        # Up to which page the log's file is known to reach.
+        self._room = _LITTLE_PAGES
         self._copier: _Copier | None = None
         connection.set_wal_hook(self._written)
 

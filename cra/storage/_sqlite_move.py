@@ -112,10 +112,7 @@ def restore(tenant: int, dump: SessionDump, keep: int) -> Callable[[Connection],
                 (number, work.IDEMPOTENCY, key.key, key.call, key.response),
             )
         for approval, data in approvals:
-            execute(
-                "INSERT INTO approvals (tenant, approval_id, session, status, record) VALUES (?, ?, ?, ?, ?)",
-                (tenant, approval.approval_id, number, approval.status, data),
-            )
+            execute(work.ADD_APPROVAL, work.approval_values(tenant, number, approval, data))
 
     return job
 

@@ -82,6 +82,10 @@ class ApprovalRecord(Stored, frozen=True):
     # Who made the call, as the door knows it; the agent is somebody else.
     requested_by: str | None = None
 
+    def apart(self) -> "ApprovalRecord":
+        """Return the same approval in a record of its own; see `SessionRecord.apart`."""
+        return structs.replace(self, parameters=deepcopy(self.parameters)) if self.parameters else self
+
 
 class Claim(NamedTuple):
     """What one call takes from one counter; claims with the same key are on the same counter.
@@ -306,13 +310,16 @@ class Storage(Protocol):
         self,
         *,
         session_id: str | None = None,
+        agent_id: str | None = None,
+        parameters_hash: str | None = None,
         status: str | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> list[ApprovalRecord]:
         """Return up to `limit` approvals, oldest first, those after the approval `after`.
 
-        Raises `SessionNotFound`, and `ApprovalNotFound` when there is no `after` among them.
+        With `session_id`, `parameters_hash` and `status` it takes as long however many others there are. Raises
+        `SessionNotFound`, and `ApprovalNotFound` when there is no `after` among them, in whatever status.
         """
         ...
 

@@ -286,6 +286,9 @@ class MemoryStorage:
             if approval is not None:
                 if approval.approval_id not in approvals:
                     state.approvals += [approval.approval_id]
+                    if approval.parameters_hash not in state.approvals_of:
+                        state.approvals_of[approval.parameters_hash] = []
+                    state.approvals_of[approval.parameters_hash] += [approval.approval_id]
                 approvals[approval.approval_id] = approval
         if staged is not None:
             self._documents = staged.documents
@@ -330,12 +333,15 @@ class MemoryStorage:
         return None if state is None else state.idempotency.get(key)
 
     def approval(self, approval_id: str) -> ApprovalRecord | None:
-        return self._approvals.get(approval_id)
+        record = self._approvals.get(approval_id)
+        return None if record is None else record.apart()
 
     def approvals(
         self,
         *,
         session_id: str | None = None,
+        agent_id: str | None = None,
+        parameters_hash: str | None = None,
         status: str | None = None,
         after: str | None = None,
         limit: int | None = None,
@@ -343,10 +349,16 @@ class MemoryStorage:
         if session_id is None:
             ids = list(self._approvals)
         else:
-            state = self._log(session_id).state
-            ids = list(state.approvals) if state is not None else []
+            state = self._log(session_id).state or State()
+            ids = list(state.approvals if parameters_hash is None else state.approvals_of.get(parameters_hash, ()))
         if after is not None:
-            if after not in ids:
+            last = self._approvals.get(after)
+            if (
+                last is None
+                or after not in ids
+                or agent_id not in (None, last.agent_id)
+                or parameters_hash not in (None, last.parameters_hash)
+            ):
                 raise ApprovalNotFound(f"approval `{after}` does not exist")
             ids = ids[ids.index(after) + 1 :]
         found: list[ApprovalRecord] = []
@@ -355,8 +367,13 @@ class MemoryStorage:
                 break
             # One may be purged while they are read.
             record = self._approvals.get(approval_id)
-            if record is not None and status in (None, record.status):
-                found.append(record)
+            if (
+                record is not None
+                and status in (None, record.status)
+                and agent_id in (None, record.agent_id)
+                and parameters_hash in (None, record.parameters_hash)
+            ):
+                found.append(record.apart())
         return found
 
     def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
@@ -451,6 +468,8 @@ class MemoryStorage:
             log.resolutions = {record.resolution_id: record for record in kept}
             state.idempotency = {record.key: record for record in dump.idempotency}
             state.approvals = [record.approval_id for record in dump.approvals]
+            for record in dump.approvals:
+                state.approvals_of.setdefault(record.parameters_hash, []).append(record.approval_id)
             approvals = {record.approval_id: record for record in dump.approvals}
             while True:
                 with log.room:

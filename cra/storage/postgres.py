@@ -10,7 +10,7 @@ from cra.errors import ApprovalNotFound, ConfigInvalid, SessionNotFound, Storage
 from cra.storage import _postgres_append as work
 from cra.storage import _postgres_dump as moving
 from cra.storage._postgres_pool import Pool
-from cra.storage._postgres_sql import statements
+from cra.storage._postgres_sql import APPROVAL_COLUMNS, statements
 from cra.storage._postgres_wire import Row, Value
 from cra.storage.base import (
     DEFAULT_TENANT,
@@ -155,21 +155,26 @@ class PostgresStorage:
         self,
         *,
         session_id: str | None = None,
+        agent_id: str | None = None,
+        parameters_hash: str | None = None,
         status: str | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> list[ApprovalRecord]:
         if session_id is not None:
             self._known(self._read("known", self.tenant, session_id), session_id)
+        whose = (session_id, agent_id, parameters_hash)
         above = -1
         if after is not None:
-            rows = self._read("approval", self.tenant, after)
-            if not rows or session_id not in (None, rows[0][2]):
+            rows = self._read("approval_place", self.tenant, after)
+            if not rows or any(one not in (None, its) for one, its in zip(whose, rows[0][1:], strict=True)):
                 raise ApprovalNotFound(f"approval `{after}` does not exist")
-            above = rows[0][1]
-        name = "approvals" + ("_of_session" if session_id is not None else "") + ("_in" if status is not None else "")
-        values = [value for value in (session_id, status) if value is not None]
-        rows = self._read(name, self.tenant, above, _bound(limit), *values)
+            above = rows[0][0]
+        wanted = {
+            column: value for column, value in zip(APPROVAL_COLUMNS, (*whose, status), strict=True) if value is not None
+        }
+        name = " ".join(("approvals", *wanted))
+        rows = self._read(name, self.tenant, above, _bound(limit), *wanted.values())
         return [approval_of(row[0]) for row in rows]
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:

@@ -185,25 +185,33 @@ class SQLiteStorage:
         self,
         *,
         session_id: str | None = None,
+        agent_id: str | None = None,
+        parameters_hash: str | None = None,
         status: str | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> list[ApprovalRecord]:
-        wanted, values = ["tenant = ?"], [self._tenant]
+        wanted: dict[str, int | str] = {"tenant": self._tenant}
         if session_id is not None:
-            # NOTE: the plus keeps SQLite from choosing the index on the tenant, which has far more rows.
-            wanted = ["+tenant = ?", "session = ?"]
-            values.append(self._number(session_id))
-        where = " AND ".join(wanted)
+            wanted["session"] = self._number(session_id)
+        if agent_id is not None:
+            wanted["agent_id"] = agent_id
+        if parameters_hash is not None:
+            wanted["parameters_hash"] = parameters_hash
+        where = " AND ".join([f"{column} = ?" for column in wanted])
+        values = list(wanted.values())
         if after is not None:
             rows = self._read(f"SELECT number FROM approvals WHERE {where} AND approval_id = ?", (*values, after))  # noqa: S608
             if not rows:
                 raise ApprovalNotFound(f"approval `{after}` does not exist")
             where += " AND number > ?"
             values.append(rows[0][0])
+        # NOTE: a plus keeps SQLite from choosing an index by that column, when another one has far fewer rows.
+        if session_id is not None:
+            where = f"+{where}"
         if status is not None:
-            where += " AND status = ?"
-            values.append(status)  # type: ignore[arg-type]
+            where += f" AND {'' if agent_id is None else '+'}status = ?"
+            values.append(status)
         rows = self._read(
             f"SELECT record FROM approvals WHERE {where} ORDER BY number LIMIT ?",  # noqa: S608
             (*values, _most(limit)),

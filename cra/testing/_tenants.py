@@ -371,8 +371,72 @@ class TenantContract(Contract):
         with pytest.raises(ApprovalNotFound):
             store.approvals(after=new_id())
 
+    def test_approvals_are_found_by_agent_and_by_call(self, store: Storage) -> None:
+        writers = [Writer(store, agent_id) for agent_id in (TEXT, TEXT, "agent-2")]
+        asked = []
+        for number in range(24):
+            writer = writers[number % 3]
+            made = approval(
+                writer.session_id,
+                agent_id=writer.record.agent_id,
+                parameters_hash=f"{number // 3 % 4:064d}",
+                requested_us=START_US + number,
+            )
+            asked.append(made)
+            writer.append(Change(approval=made))
+        for number in (0, 1, 5, 9):
+            asked[number] = structs.replace(asked[number], status="granted", approver="ann", parameters=None)
+            writers[number % 3].append(Change(approval=asked[number]))
+        for session_id in (None, writers[0].session_id, writers[2].session_id):
+            for agent_id in (None, TEXT, "agent-2", "nobody"):
+                for parameters_hash in (None, f"{1:064d}", "f" * 64):
+                    for status in (None, "pending", "granted"):
+                        which: dict[str, Any] = {
+                            "session_id": session_id,
+                            "agent_id": agent_id,
+                            "parameters_hash": parameters_hash,
+                            "status": status,
+                        }
+                        wanted = [
+                            record
+                            for record in asked
+                            if all(value in (None, getattr(record, name)) for name, value in which.items())
+                        ]
+                        assert store.approvals(**which) == wanted
+                        ids = [record.approval_id for record in wanted]
+                        assert _paged(store.approvals, "approval_id", 3, **which) == ids
+        foreign = asked[2].approval_id
+        assert store.approvals(agent_id="agent-2", after=foreign)[0] == asked[5]
+        whose: tuple[dict[str, Any], ...] = (
+            {"agent_id": TEXT},
+            {"parameters_hash": f"{1:064d}"},
+            {"session_id": writers[0].session_id},
+        )
+        for others in whose:
+            with pytest.raises(ApprovalNotFound):
+                store.approvals(after=foreign, **others)
 
-def _paged(read: Callable[..., Iterable[Any]], name: str, limit: int, **which: str) -> list[str]:
+    def test_what_is_changed_in_an_approval_that_was_read_changes_nothing_stored(self, store: Storage) -> None:
+        writer = Writer(store)
+        asked = approval(writer.session_id, parameters={"to": ["ann"]})
+        writer.append(Change(approval=asked))
+        for read in (
+            store.approval(asked.approval_id),
+            store.approvals()[0],
+            store.approvals(session_id=writer.session_id, parameters_hash=asked.parameters_hash)[0],
+        ):
+            assert read is not None
+            assert read.parameters is not None
+            read.parameters["to"].append("bob")
+        assert store.approval(asked.approval_id) == approval(
+            writer.session_id,
+            approval_id=asked.approval_id,
+            resolution_id=asked.resolution_id,
+            parameters={"to": ["ann"]},
+        )
+
+
+def _paged(read: Callable[..., Iterable[Any]], name: str, limit: int, **which: str | None) -> list[str]:
     """Return what all pages have together, each by its field of that name."""
     found: list[str] = []
     after: str | None = None

@@ -190,11 +190,20 @@ class FaultyStorage:
         self,
         *,
         session_id: str | None = None,
+        agent_id: str | None = None,
+        parameters_hash: str | None = None,
         status: str | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> list[ApprovalRecord]:
-        return self.inner.approvals(session_id=session_id, status=status, after=after, limit=limit)
+        return self.inner.approvals(
+            session_id=session_id,
+            agent_id=agent_id,
+            parameters_hash=parameters_hash,
+            status=status,
+            after=after,
+            limit=limit,
+        )
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         return self.inner.peek(claims, now_us)

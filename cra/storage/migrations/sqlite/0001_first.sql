@@ -49,13 +49,17 @@ CREATE TABLE approvals (
     tenant INTEGER NOT NULL,
     approval_id TEXT NOT NULL,
     session INTEGER NOT NULL,
+    agent_id TEXT NOT NULL,
+    parameters_hash TEXT NOT NULL,
     status TEXT NOT NULL,
-    record BLOB NOT NULL,
+    record BLOB NOT NULL, -- last, so that the long ones are not read for what stands before
     UNIQUE (tenant, approval_id)
 ) STRICT;
 CREATE INDEX approvals_of_tenant ON approvals (tenant);
 CREATE INDEX approvals_of_session ON approvals (session);
 CREATE INDEX approvals_in_status ON approvals (tenant, status);
+CREATE INDEX approvals_of_agent ON approvals (tenant, agent_id);
+CREATE INDEX approvals_of_call ON approvals (session, parameters_hash, status);
 
 -- A rate counts calls: `taken` is how many there were, and `calls` has the times of the last `amount` of them in a ring.
 -- A budget counts what was `spent` since `since_us`.
