@@ -35,6 +35,7 @@ class Approvals:
         self,
         *,
         session_id: str | None = None,
+        agent_id: str | None = None,
         status: Status | None = None,
         after: str | None = None,
         limit: int | None = None,
@@ -45,7 +46,9 @@ class Approvals:
             raise InvalidRequest(f"limit is `{given}`, expected a whole number from 1", pointer="/limit")
         if after is not None:
             check_uuid("after", after)
-        return self._kernel.storage.approvals(session_id=session_id, status=status, after=after, limit=limit)
+        return self._kernel.storage.approvals(
+            session_id=session_id, agent_id=agent_id, status=status, after=after, limit=limit
+        )
 
     def get(self, approval_id: str) -> ApprovalRecord:
         """Return one approval; raises `ApprovalNotFound`."""
@@ -162,7 +165,8 @@ class Approvals:
                 changed = decide(self.get(approval_id), batch)
                 return Change(approval=changed), changed
 
-            return self._kernel.commit_until_done(live, build)
+            # What is stored is nobody else's.
+            return self._kernel.commit_until_done(live, build).apart()
 
 
 def is_own(record: ApprovalRecord, approver: str | None) -> bool:

@@ -270,8 +270,7 @@ class Attempt(Struct, gc=False):
         """Return the granted approval that covers this call, or None when a person still has to decide."""
         order, storage = self._order, self._kernel.storage
         if order.approval_id is None:
-            granted = storage.approvals(session_id=order.session_id, status="granted")
-            covering = [record for record in granted if self._covers(record)]
+            covering = [record for record in self._approvals_of_call("granted") if self._covers(record)]
             own = [record for record in covering if self._is_approver(record)]
             if own and len(own) == len(covering):
                 self._refuse_approval(own[0])
@@ -287,6 +286,12 @@ class Attempt(Struct, gc=False):
         if not self._covers(found) or self._is_approver(found):
             self._refuse_approval(found)
         return found
+
+    def _approvals_of_call(self, status: str) -> list[ApprovalRecord]:
+        """Return the session's approvals that were asked for with these parameters, and no others' parameters."""
+        return self._kernel.storage.approvals(
+            session_id=self._order.session_id, parameters_hash=self._call.parameters_hash, status=status
+        )
 
     def _refuse_approval(self, record: ApprovalRecord) -> NoReturn:
         raise Refusal(
@@ -335,7 +340,7 @@ class Attempt(Struct, gc=False):
         record = next(
             (
                 pending
-                for pending in kernel.storage.approvals(session_id=order.session_id, status="pending")
+                for pending in self._approvals_of_call("pending")
                 if self._binds(pending) and now_us < pending.expires_us
             ),
             None,

@@ -38,12 +38,15 @@ class AsyncApprovals:
         self,
         *,
         session_id: str | None = None,
+        agent_id: str | None = None,
         status: Status | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> Records:
         """Return approvals, oldest first; see `Approvals.list`."""
-        return await self._off(self._approvals.list, session_id=session_id, status=status, after=after, limit=limit)
+        return await self._off(
+            self._approvals.list, session_id=session_id, agent_id=agent_id, status=status, after=after, limit=limit
+        )
 
     async def get(self, approval_id: str) -> ApprovalRecord:
         """Return one approval; raises `ApprovalNotFound`."""

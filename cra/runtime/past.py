@@ -199,8 +199,12 @@ class _State:
     def approval(self, approval_id: str) -> ApprovalRecord | None:
         return self.found_approvals.get(approval_id)
 
-    def approvals(self, *, session_id: str | None = None, status: str | None = None) -> list[ApprovalRecord]:
-        return [record for record in self.found_approvals.values() if status in (None, record.status)]
+    def approvals(self, *, session_id: str, parameters_hash: str, status: str) -> list[ApprovalRecord]:
+        return [
+            record
+            for record in self.found_approvals.values()
+            if record.parameters_hash == parameters_hash and record.status == status
+        ]
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         return [self.waits.get(claim.key) or (self._wait(claim, now_us) if self.counting else 0) for claim in claims]

@@ -318,8 +318,8 @@ class Storage(Protocol):
     ) -> list[ApprovalRecord]:
         """Return up to `limit` approvals, oldest first, those after the approval `after`.
 
-        With `session_id`, `parameters_hash` and `status` it takes as long however many others there are. Raises
-        `SessionNotFound`, and `ApprovalNotFound` when there is no `after` among them, in whatever status.
+        With `session_id`, `parameters_hash` and `status` it takes as long however many other calls they were asked for.
+        Raises `SessionNotFound`, and `ApprovalNotFound` when there is no `after` among them, in whatever status.
         """
         ...
 

@@ -33,6 +33,7 @@ CLIENT_ONLY = {
 NOT_TAKEN = {
     ("execute", "actor"): "the credential says who calls",
     ("handle", "actor"): "the credential says who calls",
+    ("list", "agent_id"): "the credential says whose",
 }
 ADDED = {("verify_chain", "locally"): "whom to believe"}
 # What a client waits for, and a runtime does not.
