@@ -70,7 +70,9 @@ async def page(call: Call) -> Answer:
 
     async def ask(after: str | None, limit: int) -> Sequence[ApprovalRecord]:
         try:
-            return await approvals.list(session_id=query.session_id, status=query.status, after=after, limit=limit)
+            return await approvals.list(
+                session_id=query.session_id, agent_id=identity.agent_id, status=query.status, after=after, limit=limit
+            )
         except ApprovalNotFound:
             if after == query.after:
                 raise
