@@ -91,7 +91,7 @@ class Attempt(Struct, gc=False):
                 hint="it is still running, or its process ended; whether it took effect is unknown",
             )
         else:
-            ending = recalled(known.response, self._order.action_id)
+            ending = structs.replace(recalled(known.response, self._order.action_id), simulated=self._order.simulate)
             self._requested(ending.resolution_id, replay_of=ending.execution_id)
             self._land()
             return ending

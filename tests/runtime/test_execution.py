@@ -771,6 +771,16 @@ def test_validating_over_the_wire_changes_nothing(desk: Desk, session_id: str) -
     assert desk.calls == []
 
 
+def test_validating_a_call_whose_key_is_known_says_simulated_and_records_nothing(desk: Desk, session_id: str) -> None:
+    desk.runtime.execute(session_id, "ticket.get", {}, idempotency_key="k")
+    head, call = desk.store.load(session_id), {"action_id": "ticket.get", "parameters": {}, "idempotency_key": "k"}
+    answer = desk.runtime.handle(desk.request(session_id, "validate", execution=call))
+    assert b'"simulated":true' in answer
+    assert b'"status":"success"' in answer
+    assert (desk.store.load(session_id), len(desk.calls)) == (head, 1)
+    assert b'"simulated"' not in desk.runtime.handle(desk.request(session_id, "execute", execution=call))
+
+
 class Amount(float):
     """A number of somebody else's library, as NumPy's are."""
 
