@@ -5,6 +5,7 @@ from cra._core.verifier import Verifier as Verifier
 from cra._core.verifier import verify as verify
 
 def lines_of(kept: bytes, session_id: str, trace_id: str) -> bytes: ...
+
 @final
 class Chain:
     def __init__(
