@@ -22,7 +22,7 @@ _RESTART_PAGES = 32_000
 _MORE_PAGES = 256
 _FEW_PAGES = 32
 # A process that writes no more than a new store and a little does without.
-_LITTLE_PAGES = 64
+_LITTLE_PAGES = 40
 _HEADER = 32
 _FRAME = 24 + 4096
 
