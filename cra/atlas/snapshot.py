@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType, structs
 from cra._core.assemble import Fragments
 from cra._core.canonical import digest, dumps
 from cra._core.context import ContextIndex
-from cra._core.glob import glob_match
+from cra._core.glob import matching
 from cra._core.policy import PolicyTable
 from cra._core.sha256 import hexdigest
 from cra.atlas.limits import Limit, budget_limit, rate_limit
@@ -238,11 +238,11 @@ class Snapshot:
         self.capabilities: dict[str, list[str]] = {}
         for atlas in self.atlases:
             groups: dict[str, set[str]] = {}
+            names = [action.action_id for action in atlas.manifest.actions]
             for capability in atlas.manifest.capabilities:
-                for action in atlas.manifest.actions:
-                    if any(glob_match(glob, action.action_id) for glob in capability.actions):
-                        groups.setdefault(action.action_id, set()).add(capability.capability_id)
-                        self.capabilities.setdefault(capability.capability_id, []).append(action.action_id)
+                for number in matching(capability.actions, names):
+                    groups.setdefault(names[number], set()).add(capability.capability_id)
+                    self.capabilities.setdefault(capability.capability_id, []).append(names[number])
             for action in atlas.manifest.actions:
                 other = self.index.get(action.action_id)
                 if other is not None:
@@ -279,17 +279,17 @@ class Snapshot:
         found.sort(key=lambda item: item[0])
         self.policies = [_bind_policy(atlas, policy) for _, atlas, policy in found]
         self.limits = {number: bound.limit for number, bound in enumerate(self.policies) if bound.limit is not None}
-        return [self._row(atlas, policy) for _, atlas, policy in found]
+        names = [action.action.action_id for action in self.actions]
+        return [self._row(atlas, policy, names) for _, atlas, policy in found]
 
-    def _row(self, atlas: Atlas, policy: Policy) -> tuple[Any, ...]:
+    def _row(self, atlas: Atlas, policy: Policy, names: list[str]) -> tuple[Any, ...]:
         conditions = policy.conditions
         wanted = None if isinstance(conditions.capabilities, UnsetType) else frozenset(conditions.capabilities)
         bound = [
             number
-            for number, action in enumerate(self.actions)
-            if (policy.type is not PolicyType.ALLOW or action.atlas_id == atlas.atlas_id)
-            and (wanted is None or not wanted.isdisjoint(action.capabilities))
-            and any(glob_match(glob, action.action.action_id) for glob in policy.actions)
+            for number in matching(policy.actions, names)
+            if (policy.type is not PolicyType.ALLOW or self.actions[number].atlas_id == atlas.atlas_id)
+            and (wanted is None or not wanted.isdisjoint(self.actions[number].capabilities))
         ]
         schema = conditions.parameters
         scope = policy.parameters.get("schema") if policy.type is PolicyType.SCOPE else None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cra._core.glob import glob_match
+from cra._core.glob import glob_match, matching
 
 
 def _as_regex(pattern: str) -> re.Pattern[str]:
@@ -75,3 +75,12 @@ def test_many_stars_do_not_make_it_slow() -> None:
 def test_the_door_takes_text_only(arguments: tuple[str, str]) -> None:
     with pytest.raises(TypeError):
         glob_match(*arguments)
+
+
+@given(st.lists(st.text(alphabet="ab*?é", max_size=4), max_size=4), st.lists(st.text(alphabet="abé", max_size=5)))
+def test_what_matches_one_of_several_is_what_matches_one_by_one(patterns: list[str], texts: list[str]) -> None:
+    one_by_one = [n for n, text in enumerate(texts) if any(glob_match(pattern, text) for pattern in patterns)]
+    assert matching(tuple(patterns), texts) == one_by_one
+    for wrong in ((None, []), ((), None), ((None,), ["a"]), (("a",), [1])):
+        with pytest.raises(TypeError):
+            matching(*wrong)  # type: ignore[arg-type]
