@@ -345,6 +345,19 @@ class Attempt(Struct, gc=False):
             ),
             None,
         )
+        if record is None and kernel.storage.waiting(order.session_id, now_us) >= kernel.config.max_pending_approvals:
+            # NOTE: the number is not told: a replay decides again without the setting.
+            raise Refusal(
+                LimitExceeded(
+                    f"action `{order.action_id}` needs approval, and the session has as many pending as it may have",
+                    action_id=order.action_id,
+                    policy_id=policy.policy_id,
+                    retry_after_s=None,
+                    hint="have some of them granted or rejected; `max_pending_approvals` is the bound",
+                ),
+                violation="rate_limit",
+                verdict=verdict,
+            )
         self._requested(resolution.resolution_id)
         self._evaluated(verdict)
         if record is None:

@@ -40,6 +40,7 @@ class RuntimeConfig(Struct, frozen=True, kw_only=True):
     default_decision: Literal["allow", "deny"] = "allow"
     capture_parameters: Literal["hash", "full"] = "hash"
     approval_ttl_seconds: int = 3600
+    max_pending_approvals: int = 1000
     max_sessions: int = 1_000_000
     max_events: int = 100_000_000
     max_cached_sessions: int = 100_000
@@ -75,6 +76,7 @@ _RANGES: tuple[tuple[str, int, int], ...] = (
     ("max_context_tokens", 0, 10_000_000),
     ("clock_skew_seconds", 0, 86_400),
     ("approval_ttl_seconds", 1, 30 * 86_400),
+    ("max_pending_approvals", 1, 1_000_000),
     ("max_sessions", 1, 1 << 40),
     ("max_events", 1, 1 << 50),
     ("max_cached_sessions", 1, 1 << 30),

@@ -172,12 +172,14 @@ def decided_approval(record: ApprovalRecord, step: Step) -> ApprovalRecord:
 class _State:
     """What a store would tell an attempt: resolutions, approvals, outcomes, and who has room.
 
-    `waits` are limits that were recorded as exhausted, by counter; `counting` also counts what is taken.
+    `waits` are limits that were recorded as exhausted, by counter; `counting` also counts what is taken. `full`
+    is whether no more approvals might be pending; the record does not say how many.
     """
 
     def __init__(self, *, counting: bool) -> None:
         self.counting = counting
         self.waits: dict[str, int] = {}
+        self.full = False
         self.resolutions: dict[str, ResolutionRecord] = {}
         self.found_approvals: dict[str, ApprovalRecord] = {}
         self.outcomes: dict[str, IdempotencyRecord] = {}
@@ -205,6 +207,10 @@ class _State:
             for record in self.found_approvals.values()
             if record.parameters_hash == parameters_hash and record.status == status
         ]
+
+    def waiting(self, session_id: str, now_us: int) -> int:
+        # More than any runtime's bound.
+        return 1 << 62 if self.full else 0
 
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         return [self.waits.get(claim.key) or (self._wait(claim, now_us) if self.counting else 0) for claim in claims]
@@ -407,6 +413,11 @@ class World(Kernel):
     def observe(self, step: Step, snapshot: Snapshot) -> None:
         """Take from a step which limits it found exhausted, for whoever decides about it with this snapshot."""
         self.state.waits = {}
+        violated = step.find("policy.violated")
+        # What no policy limits is how many approvals are pending.
+        self.state.full = violated is not None and (
+            violated.payload.get("violation_type") == "rate_limit" and "policy_id" not in violated.payload
+        )
         exhausted = {
             (event.payload.get("atlas_id"), event.payload.get("policy_id")): event.payload.get("retry_after_seconds")
             for event in step.events

@@ -14,7 +14,7 @@ from cra._core.chain import lines_of
 from cra._core.ledger import Ledger, Room
 from cra.errors import DuplicateRequest, StorageFull
 from cra.protocol.trace import GENESIS_HASH
-from cra.storage.base import Document, Head, IdempotencyRecord, ResolutionRecord, SessionRecord
+from cra.storage.base import Document, Head, IdempotencyRecord, ResolutionRecord, SessionDump, SessionRecord
 
 if TYPE_CHECKING:
     from cra.storage.memory import MemoryStorage
@@ -26,14 +26,27 @@ _GRANT = 1024
 class State:
     """What few sessions keep beside events, requests and resolutions; most have none."""
 
-    __slots__ = ("approvals", "approvals_of", "budgets", "idempotency")
+    __slots__ = ("approvals", "approvals_of", "budgets", "idempotency", "pending")
 
     def __init__(self) -> None:
         self.idempotency: dict[str, IdempotencyRecord] = {}
         self.approvals: list[str] = []
         # The same, by the digest of what was asked for.
         self.approvals_of: dict[str, list[str]] = {}
+        # When those expire that nobody has decided about.
+        self.pending: dict[str, int] = {}
         self.budgets: set[str] = set()
+
+    def restore(self, dump: SessionDump) -> None:
+        self.idempotency = {record.key: record for record in dump.idempotency}
+        self.approvals = [record.approval_id for record in dump.approvals]
+        for record in dump.approvals:
+            self.approvals_of.setdefault(record.parameters_hash, []).append(record.approval_id)
+            if record.status == "pending":
+                self.pending[record.approval_id] = record.expires_us
+
+    def waiting(self, now_us: int) -> int:
+        return sum([now_us < expires_us for expires_us in list(self.pending.values())])
 
 
 _BEGINNING = Head(0, GENESIS_HASH, 0)

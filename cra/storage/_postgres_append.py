@@ -23,7 +23,7 @@ from cra.storage.records import approval_bytes, resolution_bytes, session_bytes
 
 # PostgreSQL's bigint has 64 bits; the windows of the memory store stop at the same number.
 LARGEST = 1 << 61
-_PARAMETERS = 34
+_PARAMETERS = 35
 _TEXT = 25
 _NOTHING: tuple[Value, ...] = (None,) * (_PARAMETERS - 10)
 
@@ -66,7 +66,7 @@ def append_values(
             else (None, None, None, None)
         ),
         *((idempotency.key, idempotency.call, idempotency.response) if idempotency is not None else (None, None, None)),
-        *(approval_values(approval) if approval is not None else (None, None, None, None, None)),
+        *(approval_values(approval) if approval is not None else (None,) * 6),
         *((claims_json(change.claims), change.claims_at_us) if change.claims else (None, None)),
         change.catalog,
         *_documents(change),
@@ -86,8 +86,14 @@ def session_values(session: SessionRecord) -> tuple[Value, ...]:
 
 def approval_values(approval: ApprovalRecord) -> tuple[Value, ...]:
     """Return an approval's columns, beginning with its id."""
-    data = approval_bytes(approval)
-    return (approval.approval_id, approval.agent_id, approval.parameters_hash, approval.status, data)
+    return (
+        approval.approval_id,
+        approval.agent_id,
+        approval.parameters_hash,
+        approval.status,
+        approval.expires_us,
+        approval_bytes(approval),
+    )
 
 
 def claims_json(claims: Sequence[Claim]) -> bytes:

@@ -65,6 +65,11 @@ _SQL = {
         for count in range(len(APPROVAL_COLUMNS) + 1)
         for columns in combinations(APPROVAL_COLUMNS, count)
     },
+    "waiting": """
+        SELECT (SELECT count(*) FROM {s}.approvals
+            WHERE tenant = $1 AND session_id = $2 AND status = 'pending' AND expires_us > $3)
+        FROM {s}.heads WHERE tenant = $1 AND session_id = $2
+    """,
     "peek": """
         SELECT c.place, {s}.wait_1(
             c.rate, c.cost, coalesce(n.amount, c.amount), coalesce(n.window_us, c.window_us), coalesce(n.spent, 0),
@@ -137,8 +142,9 @@ _SQL = {
     "add_resolution": "INSERT INTO {s}.resolutions VALUES ($1, $2, $3, $4, $5, $6)",
     "add_idempotency": "INSERT INTO {s}.idempotency VALUES ($1, $2, $3, $4, $5)",
     "add_approval": """
-        INSERT INTO {s}.approvals (tenant, session_id, approval_id, agent_id, parameters_hash, status, record)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING 1
+        INSERT INTO {s}.approvals (
+            tenant, session_id, approval_id, agent_id, parameters_hash, status, expires_us, record
+        ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING 1
     """,
     "add_counter": """
         INSERT INTO {s}.counters (tenant, key, rate, amount, window_us) VALUES ($1, $2, $3, $4, $5)

@@ -62,8 +62,8 @@ SELECT number, amount, window_us, taken, spent, since_us, newest_us,
 FROM counters WHERE tenant = ? AND key = ?
 """
 ADD_APPROVAL = (
-    "INSERT INTO approvals (tenant, approval_id, session, agent_id, parameters_hash, status, record) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO approvals (tenant, approval_id, session, agent_id, parameters_hash, status, expires_us, record) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 REVISION = "SELECT revision FROM revisions WHERE tenant = ? AND kind = ?"
 _IDLE = "number > ?1 AND number <= ?1 + ?2 AND window_us > 0 AND newest_us + window_us <= ?3"
@@ -173,6 +173,7 @@ def approval_values(tenant: int, session: int, approval: ApprovalRecord, data: b
         approval.agent_id,
         approval.parameters_hash,
         approval.status,
+        approval.expires_us,
         data,
     )
 

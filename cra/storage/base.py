@@ -323,6 +323,10 @@ class Storage(Protocol):
         """
         ...
 
+    def waiting(self, session_id: str, now_us: int) -> int:
+        """Return how many approvals of a session are pending and not expired; raises `SessionNotFound`."""
+        ...
+
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         """Return for each claim the microseconds to wait: 0 there is room, -1 it never fits. Takes nothing."""
         ...

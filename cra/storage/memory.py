@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice
 
 from cra._core.chain import EventBatch
 from cra._core.ledger import FULL, MISPLACED, Room
@@ -290,6 +291,10 @@ class MemoryStorage:
                         state.approvals_of[approval.parameters_hash] = []
                     state.approvals_of[approval.parameters_hash] += [approval.approval_id]
                 approvals[approval.approval_id] = approval
+                if approval.status == "pending":
+                    state.pending[approval.approval_id] = approval.expires_us
+                elif approval.approval_id in state.pending:
+                    del state.pending[approval.approval_id]
         if staged is not None:
             self._documents = staged.documents
             self._revisions = staged.revisions
@@ -361,20 +366,19 @@ class MemoryStorage:
             ):
                 raise ApprovalNotFound(f"approval `{after}` does not exist")
             ids = ids[ids.index(after) + 1 :]
-        found: list[ApprovalRecord] = []
-        for approval_id in ids:
-            if limit is not None and len(found) >= limit:
-                break
-            # One may be purged while they are read.
-            record = self._approvals.get(approval_id)
-            if (
-                record is not None
-                and status in (None, record.status)
-                and agent_id in (None, record.agent_id)
-                and parameters_hash in (None, record.parameters_hash)
-            ):
-                found.append(record.apart())
-        return found
+        # One may be purged while they are read.
+        wanted = (
+            record
+            for record in map(self._approvals.get, ids)
+            if record is not None
+            and status in (None, record.status)
+            and agent_id in (None, record.agent_id)
+            and parameters_hash in (None, record.parameters_hash)
+        )
+        return [record.apart() for record in islice(wanted, None if limit is None else max(0, limit))]
+
+    def waiting(self, session_id: str, now_us: int) -> int:
+        return (self._log(session_id).state or State()).waiting(now_us)
 
     def events(self, session_id: str, first: int = 0, count: int | None = None) -> bytes:
         return self._log(session_id).lines(first, count)
@@ -462,14 +466,11 @@ class MemoryStorage:
             log = Log(dump.record, self._room(), restored.head, dump.record.action_count)
             for piece in restored.pieces:
                 log.pieces.extend(piece)
-            state = log.state = State()
+            log.state = State()
+            log.state.restore(dump)
             log.requests = set(dump.requests)
             kept = dump.resolutions[-log.room.most_resolutions :]
             log.resolutions = {record.resolution_id: record for record in kept}
-            state.idempotency = {record.key: record for record in dump.idempotency}
-            state.approvals = [record.approval_id for record in dump.approvals]
-            for record in dump.approvals:
-                state.approvals_of.setdefault(record.parameters_hash, []).append(record.approval_id)
             approvals = {record.approval_id: record for record in dump.approvals}
             while True:
                 with log.room:

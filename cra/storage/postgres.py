@@ -177,6 +177,9 @@ class PostgresStorage:
         rows = self._read(name, self.tenant, above, _bound(limit), *wanted.values())
         return [approval_of(row[0]) for row in rows]
 
+    def waiting(self, session_id: str, now_us: int) -> int:
+        return int(self._known(self._read("waiting", self.tenant, session_id, now_us), session_id)[0])
+
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         if not claims:
             return []

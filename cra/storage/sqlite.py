@@ -218,6 +218,13 @@ class SQLiteStorage:
         )
         return [approval_of(row[0]) for row in rows]
 
+    def waiting(self, session_id: str, now_us: int) -> int:
+        rows = self._read(
+            "SELECT count(*) FROM approvals WHERE session = ? AND status = 'pending' AND expires_us > ?",
+            (self._number(session_id), now_us),
+        )
+        return int(rows[0][0])
+
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         waits, tenant = [], self._tenant
         for claim in claims:

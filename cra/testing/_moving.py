@@ -291,6 +291,8 @@ def _works_on(place: Storage, writer: Writer, dump: SessionDump) -> None:
         assert place.approval(asked.approval_id) == asked
         assert asked in place.approvals(session_id=asked.session_id, parameters_hash=asked.parameters_hash)
         assert asked in place.approvals(agent_id=asked.agent_id, status=asked.status)
+    pending = [asked.expires_us for asked in dump.approvals if asked.status == "pending"]
+    assert place.waiting(moved.session_id, START_US) == sum(expires_us > START_US for expires_us in pending)
     assert place.latest_resolution(moved.session_id, None, START_US) == dump.resolutions[-1]
     used = structs.replace(dump.approvals[1], status="used")
     moved.append(Change(approval=used, resolution=resolution(9), request_id=new_id(), actions=1))

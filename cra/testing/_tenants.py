@@ -416,6 +416,18 @@ class TenantContract(Contract):
             with pytest.raises(ApprovalNotFound):
                 store.approvals(after=foreign, **others)
 
+    def test_what_waits_in_a_session_is_what_is_pending_and_not_expired(self, store: Storage) -> None:
+        one, two = Writer(store), Writer(store)
+        assert store.waiting(one.session_id, START_US) == 0
+        asked = [approval(one.session_id, expires_us=START_US + number) for number in range(6)]
+        for made in asked:
+            one.append(Change(approval=made))
+        two.append(Change(approval=approval(two.session_id)))
+        for number, status in ((5, "granted"), (4, "rejected"), (3, "expired")):
+            one.append(Change(approval=structs.replace(asked[number], status=status)))
+        assert [store.waiting(one.session_id, START_US + late) for late in (-1, 0, 1, 2, 3)] == [3, 2, 1, 0, 0]
+        assert store.waiting(two.session_id, START_US) == 1
+
     def test_what_is_changed_in_an_approval_that_was_read_changes_nothing_stored(self, store: Storage) -> None:
         writer = Writer(store)
         asked = approval(writer.session_id, parameters={"to": ["ann"]})

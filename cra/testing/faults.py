@@ -205,6 +205,9 @@ class FaultyStorage:
             limit=limit,
         )
 
+    def waiting(self, session_id: str, now_us: int) -> int:
+        return self.inner.waiting(session_id, now_us)
+
     def peek(self, claims: list[Claim], now_us: int) -> list[int]:
         return self.inner.peek(claims, now_us)
 

@@ -111,6 +111,8 @@ class StorageContract(TenantContract, PurgeContract, MovingContract, FaultContra
             store.latest_resolution(unknown, None, START_US)
         with pytest.raises(SessionNotFound):
             store.approvals(session_id=unknown)
+        with pytest.raises(SessionNotFound):
+            store.waiting(unknown, START_US)
         writer = Writer(store)
         with pytest.raises(SessionNotFound):
             store.append(unknown, writer.chain.head, writer.batch(), NO_CHANGE)

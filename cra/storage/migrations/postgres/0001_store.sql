@@ -75,6 +75,7 @@ CREATE TABLE {schema}.approvals (
     agent_id text COLLATE "C" NOT NULL,
     parameters_hash text COLLATE "C" NOT NULL,
     status text COLLATE "C" NOT NULL,
+    expires_us bigint NOT NULL,
     record bytea NOT NULL,
     PRIMARY KEY (tenant, approval_id)
 );
@@ -83,6 +84,7 @@ CREATE INDEX approvals_of_session ON {schema}.approvals (tenant, session_id, num
 CREATE INDEX approvals_in_status ON {schema}.approvals (tenant, status, number);
 CREATE INDEX approvals_of_agent ON {schema}.approvals (tenant, agent_id, number);
 CREATE INDEX approvals_of_call ON {schema}.approvals (tenant, session_id, parameters_hash, status, number);
+CREATE INDEX approvals_waiting ON {schema}.approvals (tenant, session_id, expires_us) WHERE status = 'pending';
 
 -- A rate counts calls: `taken` is how many there were, and `calls` has the times of the last `amount` of them in a ring.
 -- A budget counts what was `spent` since `since_us`.
@@ -158,7 +160,8 @@ CREATE FUNCTION {schema}.append_1(
     p_request text,
     p_resolution text, p_expires bigint, p_resolution_record bytea, p_keep bigint,
     p_key text, p_call text, p_response bytea,
-    p_approval text, p_approval_agent text, p_approval_parameters text, p_approval_status text, p_approval_record bytea,
+    p_approval text, p_approval_agent text, p_approval_parameters text, p_approval_status text,
+    p_approval_expires bigint, p_approval_record bytea,
     p_claims jsonb, p_claims_at bigint,
     p_catalog bigint, p_documents jsonb, p_bodies bytea,
     p_purge text[], p_heads text[]
@@ -318,10 +321,10 @@ BEGIN
     END IF;
     IF p_approval IS NOT NULL THEN
         INSERT INTO {schema}.approvals (
-            tenant, approval_id, session_id, agent_id, parameters_hash, status, record
+            tenant, approval_id, session_id, agent_id, parameters_hash, status, expires_us, record
         ) VALUES (
             p_tenant, p_approval, p_session, p_approval_agent, p_approval_parameters, p_approval_status,
-            p_approval_record
+            p_approval_expires, p_approval_record
         ) ON CONFLICT (tenant, approval_id) DO UPDATE SET status = excluded.status, record = excluded.record;
     END IF;
 

@@ -52,6 +52,7 @@ CREATE TABLE approvals (
     agent_id TEXT NOT NULL,
     parameters_hash TEXT NOT NULL,
     status TEXT NOT NULL,
+    expires_us INTEGER NOT NULL,
     record BLOB NOT NULL, -- last, so that the long ones are not read for what stands before
     UNIQUE (tenant, approval_id)
 ) STRICT;
@@ -60,6 +61,7 @@ CREATE INDEX approvals_of_session ON approvals (session);
 CREATE INDEX approvals_in_status ON approvals (tenant, status);
 CREATE INDEX approvals_of_agent ON approvals (tenant, agent_id);
 CREATE INDEX approvals_of_call ON approvals (session, parameters_hash, status);
+CREATE INDEX approvals_waiting ON approvals (session, expires_us) WHERE status = 'pending';
 
 -- A rate counts calls: `taken` is how many there were, and `calls` has the times of the last `amount` of them in a ring.
 -- A budget counts what was `spent` since `since_us`.
