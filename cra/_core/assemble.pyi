@@ -1,6 +1,5 @@
 from typing import Any, Self, final
 
-from cra._core.chain import EventBatch
 from cra._core.policy import Outcome
 
 @final

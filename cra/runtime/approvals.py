@@ -1,7 +1,7 @@
 """Approvals: a person's yes or no to one call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Event
 from typing import Literal
@@ -21,6 +21,7 @@ Status = Literal["pending", "granted", "rejected", "expired", "used"]
 # How long a decision that another process recorded may go unseen by who waits for it.
 POLL_SECONDS = 1.0
 _LONGEST_WAIT = 3600
+_PAGE = 32
 
 _EVENT = {"granted": "approval.granted", "rejected": "approval.rejected"}
 
@@ -92,14 +93,27 @@ class Approvals:
     def expire(self) -> Records:
         """Record the expiry of every open approval whose time is over; returns those."""
         now_us = self._kernel.now_us()
-        open_ones = [*self.list(status="pending"), *self.list(status="granted")]
+        over = [
+            record.approval_id
+            for status in ("pending", "granted")
+            for record in self._each(status)
+            if now_us >= record.expires_us
+        ]
         expired: Records = []
-        for record in open_ones:
-            if now_us >= record.expires_us:
-                # One whose session has ended, or which was decided meanwhile, has nothing left to record.
-                with suppress(SessionEnded, SessionNotFound, ApprovalConflict, ApprovalNotFound):
-                    expired.append(self._change(record.approval_id, self._expiry))
+        for approval_id in over:
+            # One whose session has ended, or which was decided meanwhile, has nothing left to record.
+            with suppress(SessionEnded, SessionNotFound, ApprovalConflict, ApprovalNotFound):
+                expired.append(self._change(approval_id, self._expiry))
         return expired
+
+    def _each(self, status: Literal["pending", "granted"]) -> Iterator[ApprovalRecord]:
+        """Yield the approvals of a status, of which each may hold a call's parameters, some at a time."""
+        after: str | None = None
+        # One that is purged meanwhile has no place any more to go on from; what is left of them is for the next time.
+        with suppress(ApprovalNotFound):
+            while page := self._kernel.storage.approvals(status=status, after=after, limit=_PAGE):
+                yield from page
+                after = page[-1].approval_id
 
     def _decide(
         self, approval_id: str, status: Literal["granted", "rejected"], approver: str, reason: str | None
