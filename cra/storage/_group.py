@@ -115,7 +115,8 @@ class GroupCommit:
                 if jobs:
                     self._commit(jobs)
                 size, took_s = len(jobs), time.perf_counter() - begun
-                self._alone = size < 2
+                if size:
+                    self._alone = size < 2
                 # Emptied, so that a writer that waits keeps no caller's data alive.
                 first = None
                 while jobs:
