@@ -57,4 +57,8 @@ class Eager(asyncio.Future[None]):
             self.set_exception(error)
         else:
             self._waits_for = future
-            future.add_done_callback(self._step)
+            if future is None:
+                # As `asyncio.sleep(0)`: for the loop's next turn.
+                self.get_loop().call_soon(self._step)
+            else:
+                future.add_done_callback(self._step)

@@ -64,6 +64,13 @@ async def patient(notes: list[str], go: asyncio.Event) -> None:
     notes.append("waited")
 
 
+async def polite(notes: list[str], go: asyncio.Event) -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+    notes.append("its turn")
+    await go.wait()
+
+
 async def stubborn(notes: list[str], go: asyncio.Event) -> None:
     landing = Landing(loop=asyncio.get_running_loop())
     asyncio.ensure_future(go.wait()).add_done_callback(lambda _: landing.set_result(None))
@@ -75,7 +82,7 @@ async def stubborn(notes: list[str], go: asyncio.Event) -> None:
 
 
 @pytest.mark.parametrize("cancel", [0, 1, 2])
-@pytest.mark.parametrize("make", [plain, failing, patient, stubborn])
+@pytest.mark.parametrize("make", [plain, failing, patient, polite, stubborn])
 def test_work_ends_as_it_would_in_a_task(make: Make, cancel: int) -> None:
     async def compare() -> tuple[list[str], str]:
         found = await left(make, cancel, eager=True)
