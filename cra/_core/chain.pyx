@@ -372,12 +372,13 @@ cdef class EventBatch:
         cdef const char *data = PyBytes_AS_STRING(payload)
         if size < 2 or data[0] != c"{" or data[size - 1] != c"}":
             raise ValueError("payload is not the canonical JSON of an object")
-        reserve(self.buf, size + sizeof(EventHead) + n)
-        reserve(self.preimage, size + self.preimage_head_size + n + 256)
         self.begin_event(type_text, n)
-        memcpy(self.buf.data + self.buf.size, data, size)
-        self.buf.size += size
-        self.end_event()
+        try:
+            put(self.buf, data, size)
+            self.end_event()
+        except BaseException:
+            self.abandon_event()
+            raise
 
     @property
     def data(self) -> bytes:

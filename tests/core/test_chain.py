@@ -641,3 +641,13 @@ def test_a_changed_byte_in_a_payload_is_accepted_exactly_if_it_stays_canonical(a
     except (ValueError, NotCanonical):
         canonical = False
     assert verify(_line(bytes(payload))).ok is canonical
+
+
+def test_a_payload_that_is_just_as_long_as_there_is_room_for_stays_in_it() -> None:
+    # Every length around what the buffer begins with and grows to; the sanitizer's build sees a byte beyond.
+    for length in (*range(600, 1100), *range(3700, 4200)):
+        payload = {"a": "x" * length}
+        written, given = (Chain(SESSION, TRACE).begin(1_750_000_000_000_000, bytes(16)) for _ in range(2))
+        written.add("a.b", payload)
+        given.add_canonical("a.b", dumps(payload))
+        assert given.data == written.data
