@@ -61,7 +61,11 @@ cdef inline int64_t seconds(int64_t wait_us) noexcept nogil:
 cdef int check_outcome(Fragments f, Outcome outcome) except -1
 cdef int check_blocks(Fragments f, list blocks) except -1
 
-# Write what policy.evaluated says of one action; return False, and write nothing, where no policy decided.
+# Write what policy.evaluated says of an action, with the result as JSON.
+cdef int put_evaluated(
+    Buffer out, Fragments f, Py_ssize_t action, int policy, bytes result, int64_t wait_us) except -1
+
+# Do so for an action of an outcome; return False, and write nothing, where no policy decided.
 cdef int write_evaluated(Buffer out, Fragments f, Outcome outcome, Py_ssize_t action) except -1
 
 # Write the denied actions of a resolution.

@@ -96,7 +96,7 @@ cdef class Fragments:
         cdef Py_ssize_t number
         cdef bint first = True
         for number in range(outcome.size):
-            if outcome.code[number] == RATE_LIMITED or outcome.code[number] == BUDGET_EXCEEDED:
+            if _is_limited(outcome, number):
                 result.limited = True
         result.decision_type, result.reason = _verdict(outcome)
         put_bytes(out, b'{"allowed_actions":[')
@@ -192,26 +192,36 @@ cdef int check_blocks(Fragments f, list blocks) except -1:
     return 0
 
 
-cdef int64_t _wait(Outcome outcome, int policy) except? -2:
-    return <int64_t> (outcome.usage.get(policy, 0) if outcome.usage is not None else 0)
+cdef bint _is_limited(Outcome outcome, Py_ssize_t action) noexcept:
+    return outcome.code[action] == RATE_LIMITED or outcome.code[action] == BUDGET_EXCEEDED
 
 
-cdef int write_evaluated(Buffer out, Fragments f, Outcome outcome, Py_ssize_t action) except -1:
-    # Write what policy.evaluated says of one action; nothing, and False, where no policy decided.
-    cdef int policy = outcome.policy[action]
-    cdef int64_t wait_us
-    if outcome.code[action] == SKIPPED or policy < 0:
-        return False
+cdef int64_t _wait(Outcome outcome, Py_ssize_t action) except? -2:
+    # The microseconds until the limit that decided about an action has room; 0 where none decided.
+    if outcome.usage is None or not _is_limited(outcome, action):
+        return 0
+    return <int64_t> outcome.usage.get(outcome.policy[action], 0)
+
+
+cdef int put_evaluated(
+    Buffer out, Fragments f, Py_ssize_t action, int policy, bytes result, int64_t wait_us
+) except -1:
     put_bytes(out, b'{"action_id":')
     put_bytes(out, <bytes> f.action_id[action])
     put_bytes(out, <bytes> f.policy_identity[policy])
-    put_bytes(out, <bytes> f.policy_result[policy])
-    if outcome.code[action] == RATE_LIMITED or outcome.code[action] == BUDGET_EXCEEDED:
-        wait_us = _wait(outcome, policy)
-        if wait_us > 0:
-            put_bytes(out, b',"retry_after_seconds":')
-            write_integer(out, seconds(wait_us))
+    put_bytes(out, result)
+    if wait_us > 0:
+        put_bytes(out, b',"retry_after_seconds":')
+        write_integer(out, seconds(wait_us))
     put_bytes(out, b'}')
+    return 0
+
+
+cdef int write_evaluated(Buffer out, Fragments f, Outcome outcome, Py_ssize_t action) except -1:
+    cdef int policy = outcome.policy[action]
+    if outcome.code[action] == SKIPPED or policy < 0:
+        return False
+    put_evaluated(out, f, action, policy, <bytes> f.policy_result[policy], _wait(outcome, action))
     return True
 
 
@@ -269,12 +279,11 @@ cdef int write_denied(Buffer out, Fragments f, Outcome outcome) except -1:
             put_bytes(out, <bytes> f.default_tail[i])
             continue
         put_bytes(out, <bytes> f.denied_tail[policy])
-        if outcome.code[i] == RATE_LIMITED or outcome.code[i] == BUDGET_EXCEEDED:
-            wait_us = _wait(outcome, policy)
-            if wait_us > 0:
-                put_bytes(out, b'; retry in ')
-                write_integer(out, seconds(wait_us))
-                put_bytes(out, b' s')
+        wait_us = _wait(outcome, i)
+        if wait_us > 0:
+            put_bytes(out, b'; retry in ')
+            write_integer(out, seconds(wait_us))
+            put_bytes(out, b' s')
         put_bytes(out, b'"}')
     return 0
 

@@ -6,7 +6,7 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint8_t
 
 from cra._core.assemble cimport (
-    Fragments, Prefix, begin, check_blocks, check_outcome, put_bytes, seconds, write_denied, write_evaluated,
+    Fragments, Prefix, begin, check_blocks, check_outcome, put_bytes, put_evaluated, write_denied, write_evaluated,
 )
 from cra._core.canonical cimport Buffer, put_quoted, write_integer, write_string, write_value
 from cra._core.chain cimport EventBatch, borrow, give_back
@@ -367,22 +367,6 @@ cdef int _requested(
     return batch.end_event()
 
 
-cdef int _evaluated(
-    EventBatch batch, Fragments f, bytes action_id, int policy, bytes result, int64_t wait_us
-) except -1:
-    cdef Buffer out = batch.buf
-    begin(batch, b"policy.evaluated")
-    put_bytes(out, b'{"action_id":')
-    put_bytes(out, action_id)
-    put_bytes(out, <bytes> f.policy_identity[policy])
-    put_bytes(out, result)
-    if wait_us > 0:
-        put_bytes(out, b',"retry_after_seconds":')
-        write_integer(out, seconds(wait_us))
-    put_bytes(out, b'}')
-    return batch.end_event()
-
-
 cdef int _permitted(
     EventBatch batch, Fragments f, Call call, int action, str resolution_id, str approval_id, str approver
 ) except -1:
@@ -391,7 +375,9 @@ cdef int _permitted(
     _requested(batch, f, call, name, resolution_id, None)
     if call.policy >= 0:
         # A granted approval lets the call pass; the policy still says that it asks for one.
-        _evaluated(batch, f, name, call.policy, <bytes> f.policy_result[call.policy], 0)
+        begin(batch, b"policy.evaluated")
+        put_evaluated(out, f, action, call.policy, <bytes> f.policy_result[call.policy], 0)
+        batch.end_event()
     begin(batch, b"action.approved")
     put_bytes(out, b'{"action_id":')
     put_bytes(out, name)
@@ -461,7 +447,9 @@ def evaluated(
     _check_index(f, action, policy)
     if policy < 0:
         raise IndexError("no policy decided")
-    _evaluated(batch, f, <bytes> f.action_id[action], policy, dumps(result), wait_us)
+    begin(batch, b"policy.evaluated")
+    put_evaluated(batch.buf, f, action, policy, dumps(result), wait_us)
+    batch.end_event()
 
 
 def executed(
