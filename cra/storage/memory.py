@@ -396,9 +396,8 @@ class MemoryStorage:
             log = self._logs.get(order[place])
             if log is None:
                 continue
-            record = log.session()
-            if agent_id in (None, record.agent_id) and status in (None, record.status):
-                found.append(record)
+            if agent_id in (None, log.record.agent_id) and status in (None, log.record.status):
+                found.append(log.session())
         return found
 
     def ended(self, *, before_us: int | None = None, after: str | None = None, limit: int = 100) -> list[SessionRecord]:
